@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -19,7 +27,17 @@ from medpipe.identity import is_uid
 ENVIRONMENT_VARIABLE = "MEDPIPE_CONFIG"
 SEARCH_PATH = (Path("medpipe.toml"), Path("/etc/medpipe/medpipe.toml"))
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
 
 
 def parse_size(value: object) -> object:
@@ -204,7 +222,9 @@ class Config(Section):
             for peer in rule.send:
                 if peer not in self.peers:
                     known = ", ".join(sorted(self.peers)) or "none"
-                    raise ValueError(f"rule {rule.name!r} sends to {peer!r}, which is no peer (peers: {known})")
+                    raise ValueError(
+                        f"rule {rule.name!r} sends to {peer!r}, which is no peer (peers: {known})"
+                    )
         names = [rule.name for rule in self.rules]
         if len(set(names)) != len(names):
             raise ValueError("two rules have the same name")

@@ -1,0 +1,5 @@
+"""`python -m medpipe.cli` is the `medpipe` command."""
+
+from medpipe.cli import main
+
+main()

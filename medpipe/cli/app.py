@@ -1,0 +1,153 @@
+"""The Typer application: global options, the commands in the order of a study's way, errors to exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from medpipe import __version__
+from medpipe.config import Config, find_config, load_config
+from medpipe.errors import MedpipeError
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINED, EXIT_PEER, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+app = typer.Typer(
+    name="medpipe",
+    help=(
+        "From a routed study to a DICOM-SEG in the PACS.\n\n"
+        "Exit codes: 0 done; 1 something failed; 2 wrong usage or configuration; 3 done, but some inputs were "
+        "quarantined; 4 a peer (PACS, database) could not be reached; 130 interrupted."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@dataclass
+class Invocation:
+    """The global options of this call. The configuration is read when a command first asks for it."""
+
+    config_file: Path | None = None
+    verbose: bool = False
+
+    def config_path(self) -> Path | None:
+        return find_config(self.config_file)
+
+    def config(self) -> Config:
+        return load_config(self.config_path())
+
+
+invocation = Invocation()
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"medpipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings (else $MEDPIPE_CONFIG, ./medpipe.toml, /etc/medpipe/medpipe.toml).",
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks and debug messages.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    invocation.config_file = config
+    invocation.verbose = verbose
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for noisy in (
+        "pydicom",
+        "pynetdicom",
+        "highdicom",
+        "PIL",
+        "dbos",
+        "sqlalchemy",
+        "alembic",
+        "urllib3",
+        "matplotlib",
+    ):
+        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; returns its exit code. Every expected error is one line on stderr."""
+    invocation.config_file, invocation.verbose = None, "--verbose" in arguments
+    _load_commands()
+    try:
+        outcome = app(list(arguments), prog_name="medpipe", standalone_mode=False)
+        return int(outcome) if isinstance(outcome, int) else EXIT_DONE
+    except click.exceptions.Abort:
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        return EXIT_USAGE
+    except MedpipeError as error:
+        _complain(error, error.code, str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        return EXIT_FAILED
+    except Exception as error:
+        code, exit_code, sentence = _foreign(error)
+        _complain(error, code, sentence)
+        return exit_code
+
+
+def _foreign(error: Exception) -> tuple[str, int, str]:
+    """Code, exit code and sentence for an error of a library: a database that is away, a full disk, a defect of ours."""
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    if isinstance(error, OperationalError):
+        return "DATABASE", EXIT_PEER, f"the database does not answer as it should: {_first_line(error.orig)}"
+    if isinstance(error, ProgrammingError):
+        return "DATABASE", EXIT_FAILED, f"{_first_line(error.orig)}; run `medpipe init` first?"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return "STORAGE", EXIT_FAILED, f"{place}{error.strerror or error}"
+    return (
+        "INTERNAL",
+        EXIT_FAILED,
+        f"{type(error).__name__}; a defect of medpipe: please report it (--verbose shows where)",
+    )
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().splitlines()[0] if error is not None and str(error).strip() else "no details"
+
+
+def _complain(error: BaseException, code: str, sentence: str) -> None:
+    if invocation.verbose:
+        traceback.print_exception(error)
+    for line in sentence.splitlines() or [""]:
+        typer.echo(f"error: {code}: {line}", err=True)
+
+
+def _load_commands() -> None:
+    from medpipe.cli import explain, jobs, models, processing, samples, service  # noqa: F401  (each registers its commands)

@@ -1,0 +1,66 @@
+"""`explain`: which rule fired for each series, or for each rule why it did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medpipe.cli.app import app, invocation
+from medpipe.config import Config
+from medpipe.errors import NotFound, UsageError
+from medpipe.identity import is_uid
+
+
+@app.command()
+def explain(
+    study: Annotated[str, typer.Argument(metavar="STUDY_UID|PATH", help="A received study, or DICOM files.")],
+) -> None:
+    """Say which rule fired for each series of a study, or for each rule why it did not."""
+    from medpipe.dicom import GuardedReader
+    from medpipe.routing import check_rules, facts_of
+    from medpipe.routing import explain as verdicts
+
+    config = invocation.config()
+    check_rules(config.rules)
+    if not config.rules:
+        raise UsageError("the settings hold no rules")
+    callers = _files(study, config)
+    with GuardedReader(config.reading, uid_root=config.site.uid_root) as reader:
+        scan = reader.scan(list(callers))
+        for refusal in scan.unreadable:
+            typer.echo(f"unreadable: {refusal.code.value}: {refusal.sentence}")
+        own = [header for header in scan.instances if header.own_output]
+        if own:
+            typer.echo(f"{len(own)} instances are results of medpipe: never processed again")
+        headers = [header for header in scan.instances if not header.own_output]
+        for facts in facts_of(headers, callers):
+            modality = facts.tags.get("Modality", "?")
+            typer.echo(f"series {facts.series_uid} ({modality}, {facts.instances} instances)")
+            for verdict in verdicts(config.rules, facts):
+                outcome = "fires" if verdict.fired else "does not fire"
+                typer.echo(f"  rule {verdict.rule.name!r} -> {verdict.rule.bundle}: {outcome}: {verdict.why}")
+
+
+def _files(study: str, config: Config) -> Mapping[Path, str]:
+    """Files of a path, or of a received study with the AE title that sent each."""
+    path = Path(study)
+    if path.exists():
+        from medpipe.cli.inputs import InputKind, collect
+
+        return {
+            file: "" for source in collect([path]) if source.kind is InputKind.DICOM for file in source.files
+        }
+    if not is_uid(study):
+        raise UsageError(f"{study!r} is neither a file or folder nor a UID")
+    from workers.spool import Spool
+
+    spool = Spool(config.site.root)
+    found = {
+        spool.path_of(sidecar): sidecar.calling_ae for sidecar in spool.sidecars(study) if not sidecar.aside
+    }
+    if not found:
+        raise NotFound(f"study {study}: nothing received under this UID")
+    return found

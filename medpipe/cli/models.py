@@ -1,0 +1,95 @@
+"""Bundles and training: bundles, check-bundle, train, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medpipe.cli.app import EXIT_FAILED, app, invocation
+
+
+@app.command()
+def bundles() -> None:
+    """List the bundles at hand: id, version, input, classes, licence of the data."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from medpipe.bundle import available_bundles
+
+    table = Table("bundle", "version", "for", "classes", "weights", "data")
+    for bundle in available_bundles(invocation.config().worker.bundle_folders):
+        table.add_row(
+            bundle.id,
+            bundle.version,
+            ", ".join(bundle.input.modality),
+            ", ".join(spec.id for spec in bundle.classes),
+            bundle.weights_sha256[:12],
+            bundle.provenance.licence,
+        )
+    Console().print(table)
+
+
+@app.command("check-bundle")
+def check_bundle_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A bundle's folder, or the id of a shipped one.")
+    ],
+    write_golden: Annotated[
+        bool, typer.Option("--write-golden", help="Write golden.json anew from what the network says now.")
+    ] = False,
+) -> None:
+    """Verify a bundle: files and hashes, codes, and its golden case against the network's answer."""
+    from medpipe.bundle import find_bundle
+    from medpipe.check_bundle import check_bundle
+    from medpipe.check_bundle import write_golden as write
+
+    if not folder.is_dir():
+        folder = find_bundle(str(folder), invocation.config().worker.bundle_folders).folder
+    if write_golden:
+        write(folder)
+    report = check_bundle(folder)
+    for line in report.lines:
+        typer.echo(line)
+    if not report.passed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def train(
+    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", exists=True, dir_okay=False)],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Overrides the experiment's data folder.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Runs are written to OUT/<name>/.")] = Path("runs"),
+    max_minutes: Annotated[float | None, typer.Option("--max-minutes")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="DIR", help="Write a bundle from the run when it is done."),
+    ] = None,
+) -> None:
+    """Train a network as one TOML file describes; resumable."""
+    from medpipe.training import export_bundle
+    from medpipe.training import train as run_training
+
+    report = run_training(experiment, data=data, out=out, resume=resume, max_minutes=max_minutes)
+    typer.echo(report.summary())
+    if export is not None:
+        export_bundle(report.run, export)
+        typer.echo(export)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Id of a bundle, or its folder.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder with images/ and masks/.")],
+    folds: Annotated[Path, typer.Option("--folds", help="TOML file with the folds' pictures by name.")],
+    fold: Annotated[int, typer.Option("--fold", help="The fold to measure on.")] = 0,
+) -> None:
+    """Measure a bundle on pictures kept out of its training: AUPR, Dice, IoU, lesion recall per class."""
+    from medpipe.training import evaluate_bundle
+
+    report = evaluate_bundle(bundle, data=data, folds=folds, fold=fold, settings=invocation.config())
+    typer.echo(report.table())

@@ -1,0 +1,85 @@
+"""Set-up and the processes: init, config show, serve, listen, work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from medpipe.cli.app import app, invocation
+from medpipe.errors import UsageError
+
+config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+
+@app.command()
+def init() -> None:
+    """Create the folders and create or migrate the database."""
+    from workers.registry import Registry
+    from workers.spool import Spool
+
+    config = invocation.config()
+    Spool(config.site.root)
+    registry = Registry(config.site.database_url)
+    registry.migrate()
+    registry.close()
+    typer.echo(f"ready: {config.site.root} ({config.site.database_url.split(':', 1)[0]})")
+
+
+@config_app.command("show")
+def config_show() -> None:
+    """Print the checked settings, secrets masked, as TOML."""
+    import tomli_w
+
+    from medpipe.config import masked
+
+    path = invocation.config_path()
+    typer.echo(f"# {path if path is not None else 'no file found: all defaults'}")
+    typer.echo(tomli_w.dumps(_without_none(masked(invocation.config()))), nl=False)
+
+
+def _without_none(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)
+    return {
+        key: _without_none(item)
+        if isinstance(item, dict)
+        else [_without_none(entry) if isinstance(entry, dict) else entry for entry in item]
+        if isinstance(item, list)
+        else item
+        for key, item in value.items()
+        if item is not None
+    }
+
+
+@app.command()
+def serve() -> None:
+    """Run all processes of one machine (listener and worker) under one small parent until Ctrl-C."""
+    from workers.supervisor import run_supervisor
+
+    path = invocation.config_path()
+    if path is None:
+        raise UsageError(
+            "no settings found: write a medpipe.toml (see deploy/medpipe.example.toml) or name one with --config"
+        )
+    code = run_supervisor(invocation.config(), path)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def listen() -> None:
+    """Run the DICOM listener: C-ECHO, C-STORE and storage commitment reports."""
+    from workers.listener import run_listener
+
+    run_listener(invocation.config())
+
+
+@app.command()
+def work(
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop when no job is left.")] = False,
+) -> None:
+    """Run one worker: settles studies, runs the networks, sends and confirms results."""
+    from workers.work import run_worker
+
+    run_worker(invocation.config(), until_idle=until_idle)
