@@ -1,0 +1,136 @@
+"""Server programs run as ordinary processes: on free ports, with a log file, and gone when we are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+
+class StartError(RuntimeError):
+    """A program is missing, or ended, or did not answer in time; the text ends with the tail of its log."""
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at this moment, on any address."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, interval: float = 0.05) -> bool:
+    """Polls until `condition()` holds; whether it did within `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(interval)
+    return True
+
+
+class LocalProcess:
+    """One program with its log and process group, stopped by the kernel when the starting thread ends.
+
+    Start it from the main thread: PR_SET_PDEATHSIG follows the thread that made the child.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+        folder: Path | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self.name = name
+        self.command = [str(part) for part in command]
+        self.log = log
+        self.environment = dict(environment or {})
+        self.user = user
+        self.folder = folder
+        self.stop_signal = stop_signal
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, new_session: bool = True) -> None:
+        """Starts it, its output appended to the log. `new_session` keeps a terminal's Ctrl-C away from it."""
+        wrapper = ["setpriv", "--pdeathsig", self.stop_signal.name.removeprefix("SIG")]
+        if self.user is not None:
+            wrapper += ["--reuid", self.user, "--regid", self.user, "--clear-groups"]
+        if shutil.which("setpriv") is None:
+            if self.user is not None:
+                raise StartError(
+                    f"{self.name}: setpriv (package util-linux) is needed to run it as {self.user}"
+                )
+            wrapper = []
+        with self.log.open("ab") as log:
+            try:
+                self.process = subprocess.Popen(
+                    [*wrapper, *self.command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **self.environment},
+                    cwd=self.folder,
+                    start_new_session=new_session,
+                )
+            except OSError as error:
+                raise StartError(
+                    f"{self.name}: {self.command[0]} cannot be started ({error.strerror})"
+                ) from error
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        if self.process is None:
+            raise StartError(f"{self.name} was never started")
+        return self.process.pid
+
+    def wait_ready(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Polls `condition` until it holds. Raises StartError when the program ends or the time is over."""
+        if wait_until(lambda: not self.running or condition(), seconds) and self.running:
+            return
+        state = f"did not answer within {seconds:g} s" if self.running else "ended while starting"
+        raise StartError(f"{self.name} {state}; the end of {self.log}:\n{self.tail()}")
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return ""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the program's whole group."""
+        if self.process is not None and self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    def stop(self, seconds: float = 10) -> int | None:
+        """Asks it to end, kills its group after `seconds`; its exit status, None if it was never started."""
+        if self.process is None:
+            return None
+        if self.running:
+            # only the program itself is asked: it knows best in which order its own children end
+            self.process.send_signal(self.stop_signal)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """SIGKILL for its whole group, and waits for its end."""
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
