@@ -1,4 +1,4 @@
-"""One TOML file -> typed, checked settings. Unknown keys and impossible values name the key, the value and what is allowed."""
+"""One TOML file -> typed, checked settings. A fault names the key, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ class Config(Section):
 
 
 def find_config(explicit: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The file in force: --config, $MEDPIPE_CONFIG, ./medpipe.toml, /etc/medpipe/medpipe.toml; None where there is none."""
+    """The file in force: --config, $MEDPIPE_CONFIG, ./medpipe.toml, /etc/medpipe/medpipe.toml, or None."""
     if explicit is not None:
         return explicit
     if environment.get(ENVIRONMENT_VARIABLE):
@@ -287,8 +287,14 @@ def describe(error: ValidationError) -> list[str]:
 
 _UNION_TAGS = {"str", "int", "float", "bool", "list[union[str,int,float,bool]]", "Range", "Matches"}
 _SECTIONS: dict[str, type[Section]] = {
-    "site": Site, "listener": Listener, "worker": Worker, "reading": Reading, "results": Results, "peers": Peer, "rules": Rule,
-}  # fmt: skip
+    "site": Site,
+    "listener": Listener,
+    "worker": Worker,
+    "reading": Reading,
+    "results": Results,
+    "peers": Peer,
+    "rules": Rule,
+}
 
 
 def _known_keys(location: list[Any]) -> list[str]:

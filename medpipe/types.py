@@ -89,7 +89,7 @@ class Image:
     (after the modality LUT / rescale: HU for CT) in the smallest type that holds them exactly.
     MONOCHROME1 is kept as stored; `photometric` says so and preprocessing inverts it for the network only.
     `sources[k]` is the source of slice k. `calibrated` says whether sizes in mm may be reported.
-    `name` is the output's name: the SOP Instance UID of a picture, the Series UID (`-n` when it gives several) of a volume.
+    `name` is the output's name: SOP Instance UID of a picture, Series UID (`-n` when it gives several) of a volume.
     """
 
     array: NDArray[Any]
@@ -173,7 +173,8 @@ class Provenance:
 class Prediction:
     """What a bundle says of one image, on the image's own grid.
 
-    `mask` is bool (classes, K, J, I); `probability`, when kept, float16 of the same shape; large ones are memory-mapped.
+    `mask` is bool (classes, K, J, I); `probability`, when kept, float16 of the same shape; large ones are
+    memory-mapped.
     """
 
     image: Image

@@ -121,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _foreign(error: Exception) -> tuple[str, int, str]:
-    """Code, exit code and sentence for an error of a library: a database that is away, a full disk, a defect of ours."""
+    """Code, exit code and sentence for a library's error: a database that is away, a full disk, a defect of ours."""
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
     if isinstance(error, OperationalError):

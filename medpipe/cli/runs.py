@@ -56,7 +56,7 @@ class Run:
     # --- DICOM -----------------------------------------------------------------------------------------------
 
     def dicom(self, source: Source, *, progress: Progress) -> Iterator[Report]:
-        """Reports of the studies in `source`: one per study and bundle, one per picture where files were named singly."""
+        """Reports of the studies in `source`: one per study and bundle; one per picture where files were named."""
         scan = self._processor.reader.scan(source.files)
         for quarantine, path in zip(scan.unreadable, scan.unreadable_paths, strict=True):
             yield Report(str(path), "quarantined", f"{quarantine.code.value}: {quarantine.sentence}")

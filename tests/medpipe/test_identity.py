@@ -21,7 +21,7 @@ def test_part_borders_matter() -> None:
 @given(st.text())
 def test_no_path_is_built_from_a_foreign_uid(text: str) -> None:
     name = safe_name(text)
-    assert name == text and is_uid(text) or name.startswith("uid-")
+    assert (name == text and is_uid(text)) or name.startswith("uid-")
     assert "/" not in name and name not in (".", "..") and len(name) <= 64
 
 
