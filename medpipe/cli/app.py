@@ -7,16 +7,19 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from medpipe import __version__
 from medpipe.config import Config, find_config, load_config
 from medpipe.errors import MedpipeError
 
+_ClickException: type[Any] = typer.BadParameter.__mro__[
+    2
+]  # Typer's own copy of click has no public name for it
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINED, EXIT_PEER, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 app = typer.Typer(
@@ -95,18 +98,16 @@ def _global(
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code. Every expected error is one line on stderr."""
     invocation.config_file, invocation.verbose = None, "--verbose" in arguments
-    _load_commands()
+    load_commands()
     try:
         outcome = app(list(arguments), prog_name="medpipe", standalone_mode=False)
         return int(outcome) if isinstance(outcome, int) else EXIT_DONE
-    except click.exceptions.Abort:
-        return EXIT_INTERRUPTED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
-    except click.exceptions.Exit as leaving:
+    except typer.Exit as leaving:
         return leaving.exit_code
-    except click.ClickException as error:
+    except _ClickException as error:
         error.show(file=sys.stderr)
         return EXIT_USAGE
     except MedpipeError as error:
@@ -149,5 +150,7 @@ def _complain(error: BaseException, code: str, sentence: str) -> None:
         typer.echo(f"error: {code}: {line}", err=True)
 
 
-def _load_commands() -> None:
-    from medpipe.cli import explain, jobs, models, processing, samples, service  # noqa: F401  (each registers its commands)
+def load_commands() -> None:
+    """Imports the modules whose import registers the commands, in the order in which `--help` lists them."""
+    for module in ("service", "processing", "reprocessing", "jobs", "explain", "models", "samples"):
+        import_module(f"medpipe.cli.{module}")

@@ -18,7 +18,10 @@ from medpipe.identity import is_uid
 def explain(
     study: Annotated[str, typer.Argument(metavar="STUDY_UID|PATH", help="A received study, or DICOM files.")],
 ) -> None:
-    """Say which rule fired for each series of a study, or for each rule why it did not."""
+    """Say which rule fired, or why none did.
+
+    One block per series: each rule, whether it fires, and if not, which condition failed.
+    """
     from medpipe.dicom import GuardedReader
     from medpipe.routing import check_rules, facts_of
     from medpipe.routing import explain as verdicts

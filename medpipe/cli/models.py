@@ -12,7 +12,7 @@ from medpipe.cli.app import EXIT_FAILED, app, invocation
 
 @app.command()
 def bundles() -> None:
-    """List the bundles at hand: id, version, input, classes, licence of the data."""
+    """List the bundles at hand."""
     from rich.console import Console
     from rich.table import Table
 
@@ -40,7 +40,7 @@ def check_bundle_command(
         bool, typer.Option("--write-golden", help="Write golden.json anew from what the network says now.")
     ] = False,
 ) -> None:
-    """Verify a bundle: files and hashes, codes, and its golden case against the network's answer."""
+    """Verify a bundle's files, codes and golden case."""
     from medpipe.bundle import find_bundle
     from medpipe.check_bundle import check_bundle
     from medpipe.check_bundle import write_golden as write
@@ -70,7 +70,10 @@ def train(
         typer.Option("--export", metavar="DIR", help="Write a bundle from the run when it is done."),
     ] = None,
 ) -> None:
-    """Train a network as one TOML file describes; resumable."""
+    """Train a network as one TOML file says.
+
+    A run that was stopped goes on where it was.
+    """
     from medpipe.training import export_bundle
     from medpipe.training import train as run_training
 
@@ -88,7 +91,10 @@ def evaluate(
     folds: Annotated[Path, typer.Option("--folds", help="TOML file with the folds' pictures by name.")],
     fold: Annotated[int, typer.Option("--fold", help="The fold to measure on.")] = 0,
 ) -> None:
-    """Measure a bundle on pictures kept out of its training: AUPR, Dice, IoU, lesion recall per class."""
+    """Measure a bundle on pictures kept out.
+
+    Prints AUPR, Dice, IoU and lesion recall per class.
+    """
     from medpipe.training import evaluate_bundle
 
     report = evaluate_bundle(bundle, data=data, folds=folds, fold=fold, settings=invocation.config())

@@ -85,7 +85,10 @@ def process(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per input.")] = False,
 ) -> None:
-    """Find lesions in files and write DICOM-SEG and SR (or masks) beside nothing else: no queue, no PACS."""
+    """Find lesions in files: SEG, SR or masks.
+
+    No queue and no PACS. A folder may hold several studies; files named one by one belong together.
+    """
     from medpipe.cli.runs import Run
 
     wanted = _formats(formats)

@@ -16,7 +16,7 @@ def sample(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write the study to.")],
     seed: Annotated[int, typer.Option(help="Another seed draws another study.")] = 0,
 ) -> None:
-    """Draw a synthetic DICOM study with its truth beside it."""
+    """Draw a synthetic study with its truth."""
     from medpipe.errors import UsageError
     from medpipe.samples import KINDS, write_study
 
@@ -39,7 +39,10 @@ def wrap_photo_command(
         str | None, typer.Option("--study-uid", help="Else derived from the picture.")
     ] = None,
 ) -> None:
-    """Wrap a camera JPEG as Ophthalmic Photography; the JPEG's coded picture is kept as it is."""
+    """Make a DICOM file of a camera picture.
+
+    Ophthalmic Photography; the JPEG's coded picture is kept as it is.
+    """
     from medpipe.samples import wrap_photo
 
     typer.echo(

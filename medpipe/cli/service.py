@@ -15,7 +15,7 @@ app.add_typer(config_app, name="config")
 
 @app.command()
 def init() -> None:
-    """Create the folders and create or migrate the database."""
+    """Create folders and database, or migrate."""
     from workers.registry import Registry
     from workers.spool import Spool
 
@@ -29,7 +29,7 @@ def init() -> None:
 
 @config_app.command("show")
 def config_show() -> None:
-    """Print the checked settings, secrets masked, as TOML."""
+    """Print the checked settings as TOML."""
     import tomli_w
 
     from medpipe.config import masked
@@ -54,7 +54,10 @@ def _without_none(value: object) -> dict[str, object]:
 
 @app.command()
 def serve() -> None:
-    """Run all processes of one machine (listener and worker) under one small parent until Ctrl-C."""
+    """Run listener and worker until Ctrl-C.
+
+    All processes of one machine under one small parent, which starts them again when they die.
+    """
     from workers.supervisor import run_supervisor
 
     path = invocation.config_path()
@@ -69,7 +72,7 @@ def serve() -> None:
 
 @app.command()
 def listen() -> None:
-    """Run the DICOM listener: C-ECHO, C-STORE and storage commitment reports."""
+    """Run the DICOM listener."""
     from workers.listener import run_listener
 
     run_listener(invocation.config())
@@ -79,7 +82,10 @@ def listen() -> None:
 def work(
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop when no job is left.")] = False,
 ) -> None:
-    """Run one worker: settles studies, runs the networks, sends and confirms results."""
+    """Run one worker.
+
+    It settles studies, runs the networks, sends results and has them confirmed.
+    """
     from workers.work import run_worker
 
     run_worker(invocation.config(), until_idle=until_idle)
