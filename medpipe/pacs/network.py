@@ -1,0 +1,152 @@
+"""One association with a peer: negotiated, without Nagle's delay, released or aborted, its failures told apart."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from medpipe.config import Peer
+from medpipe.errors import MedpipeError, PeerBusy, PeerRefused, PeerUnreachable
+
+# Instances go from and to disk in chunks: memory does not follow an instance's size.
+_config.STORE_SEND_CHUNKED_DATASET = True
+_config.STORE_RECV_CHUNKED_DATASET = True
+# Identifiers and data sets are a patient's; they belong in no log.
+_config.LOG_REQUEST_IDENTIFIERS = False
+_config.LOG_RESPONSE_IDENTIFIERS = False
+_config.LOG_HANDLER_LEVEL = "none"
+
+MAXIMUM_CONTEXTS = 128
+"""Presentation context ids are odd numbers in 1..255 (PS3.8 section 9.3.2.2)."""
+
+LONGEST_PDU = 131_072
+"""What we receive at most in one PDU; larger than pynetdicom's 16 KiB, so that C-GET is not bound by system calls."""
+
+Handler = tuple[Any, Callable[..., Any]]
+
+
+def peer_text(peer: Peer) -> str:
+    """How a peer is named in messages: ORTHANC at 10.0.0.5:4242."""
+    return f"{peer.ae_title} at {peer.host}:{peer.port}"
+
+
+@contextmanager
+def association(
+    peer: Peer,
+    calling_ae: str,
+    contexts: Sequence[PresentationContext],
+    *,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[Handler] = (),
+    patience: float | None = None,
+) -> Iterator[Association]:
+    """An established association; released at the end, aborted when the body raises.
+
+    `patience` is how long to wait for each DIMSE answer in seconds (default: the peer's timeout).
+    Raises PeerUnreachable (no answer, connection aborted), PeerBusy (rejected for now) or PeerRefused (rejected for
+    good, or no presentation context accepted).
+    """
+    assoc = _associate(peer, calling_ae, contexts, roles, handlers, patience)
+    try:
+        yield assoc
+    except BaseException:
+        assoc.abort()
+        raise
+    if assoc.is_established:
+        assoc.release()
+
+
+def _associate(
+    peer: Peer,
+    calling_ae: str,
+    contexts: Sequence[PresentationContext],
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
+    handlers: Sequence[Handler],
+    patience: float | None,
+) -> Association:
+    ae = AE(ae_title=calling_ae)
+    ae.connection_timeout = peer.timeout
+    ae.acse_timeout = peer.timeout
+    ae.network_timeout = max(peer.timeout, patience or 0)
+    ae.dimse_timeout = patience or peer.timeout
+    try:
+        assoc = ae.associate(
+            peer.host,
+            peer.port,
+            contexts=list(contexts),
+            ae_title=peer.ae_title,
+            max_pdu=LONGEST_PDU,
+            ext_neg=list(roles),
+            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), *handlers],
+        )
+    except OSError as error:  # the host's name is unknown
+        raise PeerUnreachable(f"{peer_text(peer)}: {error.strerror or error}") from error
+    if not assoc.is_established:
+        raise why_not(peer, calling_ae, assoc)
+    return assoc
+
+
+def _without_delay(event: evt.Event) -> None:
+    # Nagle's algorithm and the peer's delayed acknowledgement together cost 40 ms per instance.
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def why_not(peer: Peer, calling_ae: str, assoc: Association) -> MedpipeError:
+    """The error that says why there is no association, and what to do."""
+    where = peer_text(peer)
+    answer = assoc.acceptor.primitive
+    if assoc.is_rejected and answer is not None:
+        if answer.result == 2:
+            return PeerBusy(f"{where} rejected the association for now: {answer.reason_str}")
+        return PeerRefused(
+            f"{where} rejected the association: {answer.reason_str}; the peer must know {calling_ae} as a calling AE"
+            f" title, and be called by its own ({peer.ae_title})"
+        )
+    if assoc.rejected_contexts and not assoc.accepted_contexts:
+        return PeerRefused(f"{where} accepts none of the services and objects asked for ({_names(assoc)})")
+    if answer is not None or (assoc.requestor.primitive is not None and _was_connected(assoc)):
+        return PeerUnreachable(
+            f"{where} broke the association off; it may not know {calling_ae}, or be restarting"
+        )
+    return PeerUnreachable(f"{where} does not answer; check host, port and firewall")
+
+
+def _was_connected(assoc: Association) -> bool:
+    connection = assoc.dul.socket
+    return connection is not None and bool(connection._is_connected)
+
+
+def _names(assoc: Association) -> str:
+    names = {
+        str(context.abstract_syntax.name) for context in assoc.rejected_contexts if context.abstract_syntax
+    }
+    return ", ".join(sorted(names)[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def status_of(peer: Peer, answer: Dataset, doing: str) -> int:
+    """The status of a DIMSE answer. Raises PeerUnreachable when there was none (time-out, abort, connection lost)."""
+    if "Status" not in answer:
+        raise PeerUnreachable(f"{peer_text(peer)}: connection lost or no answer in time while {doing}")
+    return int(answer.Status)
+
+
+def echo(peer: Peer, calling_ae: str) -> float:
+    """C-ECHO (PS3.4 annex A); seconds it took. Raises PeerUnreachable, PeerBusy or PeerRefused."""
+    begin = time.perf_counter()
+    with association(peer, calling_ae, [build_context(Verification)]) as assoc:
+        status = status_of(peer, assoc.send_c_echo(), "waiting for its C-ECHO")
+    if status != 0:
+        raise PeerRefused(f"{peer_text(peer)} answered C-ECHO with status 0x{status:04X}")
+    return time.perf_counter() - begin
