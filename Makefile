@@ -1,0 +1,33 @@
+# make setup | run [ONCE=1] [SAMPLE=path] | test | check | bench | lock
+PYTHON := .venv/bin/python
+
+.PHONY: help setup run test check bench lock
+
+help:
+	@echo "make setup   system packages, .venv, the project in it"
+	@echo "make run     the demo: a PACS, medpipe, a study on its way through (ONCE=1, SAMPLE=path)"
+	@echo "make test    set-up, checks and all tests"
+	@echo "make check   ruff, mypy, import-linter"
+	@echo "make bench   the benchmarks, as one Markdown table"
+	@echo "make lock    write constraints.txt from what is installed"
+
+setup:
+	@deploy/setup.sh
+
+run: setup
+	@$(PYTHON) deploy/demo.py $(if $(ONCE),--once) $(if $(SAMPLE),--sample "$(SAMPLE)")
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: check
+	.venv/bin/pytest
+
+bench: setup
+	@$(PYTHON) bench/all.py
+
+lock: setup
+	@$(PYTHON) deploy/lock.py
