@@ -1,0 +1,120 @@
+"""The field of view of a fundus photograph: the lit, round region on a black ground, found on a reduced picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medpipe.errors import ReasonCode, Refused
+
+REDUCED_SIDE = 512
+"""Longer side, in pixels, of the picture on which the field is looked for."""
+DARKEST = 8.0
+"""Grey value (0..255) below which nothing counts as lit: JPEG noise on the black ground stays under it."""
+RELATIVE = 0.15
+"""Part of the bright level (90th percentile) from which on a pixel counts as lit."""
+SMALLEST_PART = 0.15
+ROUNDNESS = (0.8, 1.3)
+"""Allowed ratio of the region's area to a circle's of its longer side, cut off like the region (a full frame: 1.27)."""
+REDNESS = 1.05
+"""Least ratio of red to blue within the field: what lies behind a pupil is red."""
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """`box` (j0, i0, j1, i1) half-open in source pixels; `mask` is the region within the box on the reduced picture."""
+
+    box: tuple[int, int, int, int]
+    mask: NDArray[np.bool_]
+
+
+def find_field(rgb: NDArray[np.uint8]) -> Field:
+    """Finds the field of view of an RGB picture (3, J, I).
+
+    Raises Refused(FOV_NOT_FOR_BUNDLE) where there is none: too dark, without colour, no round region.
+    """
+    reduced = _reduced(rgb)
+    lit = _lit_region(reduced.max(axis=0))
+    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
+    j0, j1, i0, i1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    _check_round(lit[j0:j1, i0:i1], lit.size)
+    _check_red(reduced, lit)
+    step_j, step_i = rgb.shape[1] / lit.shape[0], rgb.shape[2] / lit.shape[1]
+    box = (
+        math.floor(j0 * step_j),
+        math.floor(i0 * step_i),
+        min(rgb.shape[1], math.ceil(j1 * step_j)),
+        min(rgb.shape[2], math.ceil(i1 * step_i)),
+    )
+    return Field(box, lit[j0:j1, i0:i1])
+
+
+def _reduced(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Samples at the centres of a coarse grid over the whole picture, smoothed: (3, j, i) float32 of 0..255."""
+    sizes = [max(1, round(n * min(1.0, REDUCED_SIDE / max(rgb.shape[1:])))) for n in rgb.shape[1:]]
+    rows, columns = (
+        ((np.arange(m) + 0.5) * n / m).astype(int) for m, n in zip(sizes, rgb.shape[1:], strict=True)
+    )
+    sampled = rgb[:, rows[:, None], columns].astype(np.float32)
+    return ndimage.uniform_filter(sampled, size=(1, 3, 3), mode="nearest")
+
+
+def _lit_region(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The largest lit component, each row and column filled between its ends (dark lesions, vessels, shadows)."""
+    bright = float(np.percentile(grey, 90))
+    if bright < 2 * DARKEST:
+        raise Refused(
+            ReasonCode.FOV_NOT_FOR_BUNDLE, "the picture is almost black: no field of view to be seen"
+        )
+    labels, count = ndimage.label(grey > max(DARKEST, RELATIVE * bright))
+    sizes = np.bincount(labels.ravel())[1:]
+    region: NDArray[np.bool_] = labels == 1 + int(np.argmax(sizes)) if count else labels > 0
+    # an opening drops the thin bridge to a patient label or a light spot beside the field
+    opened = ndimage.binary_opening(np.pad(region, 3, mode="edge"), iterations=3)[3:-3, 3:-3]
+    region = opened if opened.any() else region
+    return _spans(region, 0) | _spans(region, 1)
+
+
+def _spans(region: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    before = np.maximum.accumulate(region, axis=axis)
+    after = np.flip(np.maximum.accumulate(np.flip(region, axis), axis=axis), axis)
+    return np.asarray(before & after)
+
+
+def _check_round(region: NDArray[np.bool_], picture: int) -> None:
+    height, width = region.shape
+    radius, half = max(region.shape) / 2, min(region.shape) / 2
+    cut = 2 * (half * math.sqrt(radius**2 - half**2) + radius**2 * math.asin(half / radius))
+    ratio = float(region.sum()) / cut
+    if (
+        region.sum() < SMALLEST_PART * picture
+        or not ROUNDNESS[0] <= ratio <= ROUNDNESS[1]
+        or half < radius / 2
+    ):
+        raise Refused(
+            ReasonCode.FOV_NOT_FOR_BUNDLE,
+            f"no round field of view: the lit region has {100 * region.sum() / picture:.0f} % of the picture, "
+            f"sides {width}:{height} and {100 * ratio:.0f} % of a circle's area",
+        )
+
+
+def _check_red(reduced: NDArray[np.float32], lit: NDArray[np.bool_]) -> None:
+    red, _, blue = (float(channel[lit].mean()) for channel in reduced)
+    if red < REDNESS * blue:
+        raise Refused(
+            ReasonCode.FOV_NOT_FOR_BUNDLE,
+            "the picture has not the colours of a fundus photograph (red does not outweigh blue)",
+        )
+
+
+def is_inside(field: Field, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """The field's region sampled at the pixel centres of a grid of `shape` (J, I) laid over its box."""
+    index: list[NDArray[Any]] = []
+    for n, m in zip(shape, field.mask.shape, strict=True):
+        index.append(np.minimum(((np.arange(n) + 0.5) * m / n).astype(int), m - 1))
+    return np.asarray(field.mask[np.ix_(*index)])
