@@ -30,7 +30,9 @@ class Phantom(nn.Module):
         if len(levels) != classes:
             raise ValueError(f"{classes} classes need as many levels, not {len(levels)}")
         convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
-        self.smooth = convolution(in_channels, 1, width, padding=width // 2, padding_mode="replicate", bias=False)
+        self.smooth = convolution(
+            in_channels, 1, width, padding=width // 2, padding_mode="replicate", bias=False
+        )
         self.compare = convolution(1, classes, 1)
         line = torch.tensor([1.0])
         for _ in range(width - 1):

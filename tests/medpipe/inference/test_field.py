@@ -1,0 +1,57 @@
+"""The field of view of a fundus photograph."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medpipe.errors import ReasonCode, Refused
+from medpipe.inference.field import find_field, is_inside
+
+
+def test_a_disc_cut_off_at_top_and_bottom_is_found(fundus: NDArray[np.uint8]) -> None:
+    field = find_field(fundus)
+    assert np.abs(np.array(field.box) - (0, 20, 240, 320)).max() <= 2
+    inside = is_inside(field, (field.box[2] - field.box[0], field.box[3] - field.box[1]))
+    truth = fundus[0, field.box[0] : field.box[2], field.box[1] : field.box[3]] > 0
+    assert (inside == truth).mean() > 0.98
+
+
+def test_dark_lesions_shadows_and_noise_leave_it_whole(fundus: NDArray[np.uint8]) -> None:
+    rng = np.random.default_rng(3)
+    picture = fundus.astype(int) + rng.integers(0, 6, fundus.shape)
+    picture[:, 100:140, 20:60] = 3  # a shadow that reaches the rim
+    field = find_field(picture.clip(0, 255).astype(np.uint8))
+    assert np.abs(np.array(field.box) - (0, 20, 240, 320)).max() <= 3
+    assert is_inside(field, (240, 300))[120, 100]
+
+
+def test_a_label_beside_the_field_does_not_widen_it(fundus: NDArray[np.uint8]) -> None:
+    fundus[:, 5:25, 335:358] = 200
+    assert find_field(fundus).box[3] <= 322
+
+
+def test_size_of_the_reduced_picture_does_not_matter() -> None:
+    j, i = np.mgrid[:1999, :2801]
+    disc = np.hypot(j - 1000, i - 1500) < 900
+    field = find_field((np.array([120, 60, 30])[:, None, None] * disc).astype(np.uint8))
+    assert np.abs(np.array(field.box) - (100, 600, 1900, 2400)).max() <= 8
+
+
+def test_a_full_frame_in_fundus_colours_is_all_field() -> None:
+    picture = np.full((3, 200, 260), 30, np.uint8)
+    picture[0] = 150
+    assert find_field(picture).box == (0, 0, 200, 260)
+
+
+@pytest.mark.parametrize(
+    ("picture", "says"),
+    [
+        (np.zeros((3, 100, 100), np.uint8), "almost black"),
+        (np.full((3, 100, 100), 128, np.uint8), "colours"),
+        (np.pad(np.full((3, 20, 90), 200, np.uint8), ((0, 0), (40, 40), (5, 5))), "no round field"),
+    ],
+)
+def test_what_is_no_fundus_photograph_is_refused(picture: NDArray[np.uint8], says: str) -> None:
+    with pytest.raises(Refused, match=says) as caught:
+        find_field(picture)
+    assert caught.value.reason is ReasonCode.FOV_NOT_FOR_BUNDLE

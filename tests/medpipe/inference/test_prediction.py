@@ -1,0 +1,200 @@
+"""One image through a bundle, with a backend that takes brightness for probability."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medpipe.bundle import Bundle
+from medpipe.errors import Refused
+from medpipe.inference import predict, with_crf
+from medpipe.types import Image
+
+MakeImage = Callable[..., Image]
+MakeBundle = Callable[..., Bundle]
+
+
+def spots(shape: tuple[int, int, int], *boxes: tuple[slice, ...], ground: int = 20) -> NDArray[np.uint8]:
+    array = np.full((1, *shape), ground, np.uint8)
+    for box in boxes:
+        array[0][box] = 220
+    return array
+
+
+A = (slice(0, 1), slice(30, 50), slice(40, 70))
+B = (slice(0, 1), slice(100, 110), slice(150, 155))
+
+
+def test_lesions_are_found_where_they_are(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    image = make_image(spots((1, 151, 203), A, B))
+    done = predict(image, make_bundle(), brightness(), tmp_path)
+    assert done.mask.dtype == np.bool_ and done.mask.sum() == 20 * 30 + 10 * 5
+    assert [lesion.box for lesion in done.lesions] == [(0, 30, 40, 1, 50, 70), (0, 100, 150, 1, 110, 155)]
+    assert done.counts() == {"C0": 2} and done.probability is None
+    assert done.lesions[0].mean_probability == pytest.approx(220 / 255, abs=1e-3)
+    assert set(done.seconds) == {"preprocess", "network", "crf", "lesions"}
+
+
+def test_the_working_size_moves_nothing(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    array = spots((1, 151, 203), A)
+    for working in ((64, 77), (300, 401)):
+        done = predict(
+            make_image(array), make_bundle(scale="fit", working_size=working), brightness(), tmp_path
+        )
+        truth = array[0] > 100
+        assert 2 * (done.mask[0] & truth).sum() / (done.mask[0].sum() + truth.sum()) > 0.93
+
+
+def test_components_below_the_smallest_size_are_dropped(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    image = make_image(spots((1, 151, 203), A, B))
+    done = predict(image, make_bundle(classes=({"smallest": 51},)), brightness(), tmp_path)
+    assert done.counts() == {"C0": 1} and done.mask.sum() == 600
+
+
+def test_padding_holds_no_lesion(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    padding = np.zeros((1, 151, 203), bool)
+    padding[0, :90] = True
+    done = predict(
+        make_image(spots((1, 151, 203), A, B), padding=padding), make_bundle(), brightness(), tmp_path
+    )
+    assert done.counts() == {"C0": 1} and not (done.mask[0] & padding).any()
+
+
+def test_no_lesion_outside_the_field(
+    make_image: MakeImage,
+    make_bundle: MakeBundle,
+    brightness: Callable[..., Any],
+    tmp_path: Path,
+    fundus: NDArray[np.uint8],
+) -> None:
+    fundus[0, 100:110, 100:110] = 255
+    fundus[0, 5:15, 340:350] = 255  # a light spot beside the field
+    bundle = make_bundle(
+        channels=3, field="fundus", scale="fit", working_size=(240, 300), classes=({"threshold": 0.8},)
+    )
+    done = predict(make_image(fundus[:, None]), bundle, brightness(), tmp_path)
+    assert done.counts() == {"C0": 1} and done.mask[0, 0, 104, 104]
+
+
+def test_probabilities_are_kept_when_asked_for(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    array = spots((1, 90, 101), A)
+    bundle = make_bundle(classes=({}, {"threshold": 0.95}))
+    done = predict(make_image(array), bundle, brightness(2), tmp_path, keep_probability=True)
+    assert isinstance(done.probability, np.memmap) and done.probability.dtype == np.float16
+    assert np.abs(done.probability - array.astype(np.float32) / 255).max() < 1e-3
+    assert done.counts() == {"C0": 1, "C1": 0}
+
+
+def test_large_arrays_lie_in_scratch_and_give_the_same(
+    make_image: MakeImage,
+    make_bundle: MakeBundle,
+    brightness: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    image = make_image(spots((3, 80, 81), (slice(0, 2), slice(10, 30), slice(10, 30))))
+    small = predict(image, make_bundle(), brightness(), tmp_path)
+    monkeypatch.setattr("medpipe.inference.prediction.MAPPED_FROM", 1)
+    large = predict(image, make_bundle(), brightness(), tmp_path)
+    assert isinstance(large.mask, np.memmap) and (large.mask == small.mask).all()
+    assert large.lesions == small.lesions
+
+
+def test_classes_that_exclude_each_other_share_no_pixel(
+    make_image: MakeImage, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    class Two:
+        name, precision, device, batch = "two", "f32", "cpu", 1
+
+        def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.concatenate([batch * 0.6, (1 - batch) * 0.6], axis=1).astype(np.float32)
+
+    ramp = np.linspace(0, 255, 96).astype(np.uint8)[None, None, None].repeat(96, axis=2)
+    classes = ({"threshold": 0.2}, {"threshold": 0.2})
+    plain = make_bundle(classes=classes, scale="fit", working_size=(50, 50))
+    exclusive = make_bundle(
+        classes=classes, scale="fit", working_size=(50, 50), network={"activation": "softmax"}
+    )
+    assert predict(make_image(ramp), plain, Two(), tmp_path).mask.all(axis=0).any()
+    done = predict(make_image(ramp), exclusive, Two(), tmp_path)
+    assert not done.mask.all(axis=0).any() and done.mask.any(axis=0).mean() > 0.98
+    assert done.mask[1, 0, 50, 10] and done.mask[0, 0, 50, 80]
+
+
+def test_the_crf_is_used_where_the_class_says_so_and_is_on_record(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    image = make_image(spots((1, 151, 203), A, B))
+    bundle = make_bundle(classes=({"crf": True}, {"threshold": 0.7}), crf={"smallest": 100})
+    done = predict(image, bundle, brightness(2), tmp_path)
+    assert [lesion.crf_refined for lesion in done.lesions] == [True, False, False, False]
+    assert done.provenance.crf["classes"] == ["C0"] and not done.provenance.notes
+    off = predict(image, with_crf(bundle, "off"), brightness(2), tmp_path)
+    assert not off.provenance.crf and not any(lesion.crf_refined for lesion in off.lesions)
+
+
+def test_what_the_crf_budget_left_out_is_on_record(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    bundle = make_bundle(classes=({"crf": True},), crf={"smallest": 1, "seconds": 0.002})
+    done = predict(make_image(spots((1, 151, 203), A, B)), bundle, brightness(), tmp_path)
+    assert done.provenance.notes and "left unrefined" in done.provenance.notes[0]
+
+
+@pytest.mark.parametrize("mode", ["guarded", "seed"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_crf_runs_on_volumes_by_slice_and_in_space(
+    make_image: MakeImage,
+    make_bundle: MakeBundle,
+    brightness: Callable[..., Any],
+    tmp_path: Path,
+    dims: int,
+    mode: Any,
+) -> None:
+    box = (slice(3, 8), slice(10, 30), slice(10, 30))
+    image = make_image(spots((12, 48, 50), box).astype(np.int16), value_range=(0, 255))
+    bundle = make_bundle(
+        dims=dims, classes=({"crf": True},), crf={"smallest": 1, "mode": mode, "seconds": 30}
+    )
+    done = predict(image, bundle, brightness(), tmp_path)
+    assert done.counts() == {"C0": 1} and not done.provenance.notes
+    assert done.lesions[0].volume_ml == pytest.approx(5 * 20 * 20 / 1000, rel=0.1)
+
+
+def test_the_same_again_is_the_same(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(4)
+    array = (spots((1, 151, 203), A, B) + rng.integers(0, 35, (1, 1, 151, 203))).astype(np.uint8)
+    bundle = make_bundle(classes=({"crf": True},), crf={"smallest": 1, "bilateral_compat": 10})
+    first, second = (predict(make_image(array), bundle, brightness(), tmp_path) for _ in range(2))
+    assert first.lesions == second.lesions and (first.mask == second.mask).all()
+    assert first.provenance == second.provenance
+
+
+def test_a_refused_image_says_which_bundle_and_why(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match="bundle spots is for OP, CT, not US"):
+        predict(make_image(spots((1, 64, 64)), modality="US"), make_bundle(), brightness(), tmp_path)
+
+
+def test_progress_ends_at_one(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    told: list[float] = []
+    predict(make_image(spots((1, 151, 203), A)), make_bundle(), brightness(), tmp_path, progress=told.append)
+    assert told == sorted(told) and told[-1] == 1.0
