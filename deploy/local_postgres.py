@@ -74,7 +74,7 @@ class LocalPostgres:
 
     def start(self, seconds: float = 30) -> LocalPostgres:
         """Starts the server (again) on its port and waits until it answers."""
-        command = [self.programs / "postgres", "-D", self.folder / "data", "-p", str(self.port)]
+        command = [str(self.programs / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
         command += ["-c", "fsync=off", "-c", "full_page_writes=off"]
         command += ["-c", "max_connections=200"]

@@ -1,7 +1,7 @@
 """Writes constraints.txt: the exact version of everything that is installed in the environment that runs this.
 
-Run it in an environment that passes the tests (`make lock`). No local versions (torch's "+cpu", "+cu126"): the same lock
-serves the CPU and the CUDA build.
+Run it in an environment that passes the tests (`make lock`). No local versions (torch's "+cpu", "+cu126"): the same
+lock serves the CPU and the CUDA build.
 """
 
 from __future__ import annotations

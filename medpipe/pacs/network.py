@@ -6,14 +6,16 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ssl import SSLContext
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from medpipe.config import Peer
 from medpipe.errors import MedpipeError, PeerBusy, PeerRefused, PeerUnreachable
@@ -74,7 +76,7 @@ def _associate(
     handlers: Sequence[Handler],
     patience: float | None,
 ) -> Association:
-    ae = AE(ae_title=calling_ae)
+    ae = _Caller(ae_title=calling_ae)
     ae.connection_timeout = peer.timeout
     ae.acse_timeout = peer.timeout
     ae.network_timeout = max(peer.timeout, patience or 0)
@@ -87,7 +89,7 @@ def _associate(
             ae_title=peer.ae_title,
             max_pdu=LONGEST_PDU,
             ext_neg=list(roles),
-            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), *handlers],
+            evt_handlers=list(handlers),
         )
     except OSError as error:  # the host's name is unknown
         raise PeerUnreachable(f"{peer_text(peer)}: {error.strerror or error}") from error
@@ -96,11 +98,24 @@ def _associate(
     return assoc
 
 
-def _without_delay(event: evt.Event) -> None:
-    # Nagle's algorithm and the peer's delayed acknowledgement together cost 40 ms per instance.
-    connection = event.assoc.dul.socket
-    if connection is not None and connection.socket is not None:
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class _Socket(AssociationSocket):
+    def _shutdown_socket(self) -> None:
+        # pynetdicom leaves a socket open when it was never connected or the peer has gone first.
+        super()._shutdown_socket()
+        if self.socket is not None:
+            self.socket.close()
+
+
+class _Caller(AE):
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[SSLContext, str] | None
+    ) -> AssociationSocket:
+        made = _Socket(assoc, address=address)
+        made.tls_args = tls_args
+        if made.socket is not None:
+            # Nagle's algorithm and the peer's delayed acknowledgement together cost 40 ms per instance.
+            made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
 
 
 def why_not(peer: Peer, calling_ae: str, assoc: Association) -> MedpipeError:

@@ -187,9 +187,7 @@ def _follow(peer: Peer, answers: Iterator[tuple[Dataset, Dataset | None]], doing
         if status == 0xA702:  # nothing could be sent: the count of failures says so
             continue
         hint = (
-            " or unknown destination: the peer must know our AE title, host and port"
-            if "MOVE" in doing
-            else ""
+            "; the peer must know this AE title with our listener's host and port" if "MOVE" in doing else ""
         )
         raise PeerRefused(f"{peer_text(peer)}: {doing} refused with status 0x{status:04X}{hint}")
     return failed

@@ -1,0 +1,395 @@
+"""The demo behind `make run`: a modality sends a study to a PACS, the PACS routes it to medpipe, the result comes back.
+
+All of it is real: Orthanc with the auto-routing script that a hospital would install, medpipe's listener and worker
+under `medpipe serve`, DCMTK's storescu as the modality. Everything runs on free ports of the loopback, keeps its files
+under .demo/, and is stopped by process id on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from demo_report import Found, read_results, show
+from local_orthanc import LocalOrthanc
+from local_process import LocalProcess, StartError, free_port, wait_until
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+MEDPIPE = Path(sys.executable).with_name("medpipe")
+PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+ENDED = {"confirmed", "sent", "ignored", "quarantined", "failed", "cancelled"}
+LISTENER_AE = "MEDPIPE"
+MODALITY_AE = "MODALITY"
+
+console = Console(highlight=False)
+
+
+class DemoError(RuntimeError):
+    """A step failed; the text says which, why, and where its log is."""
+
+
+@dataclass
+class Demo:
+    """What was started and how far it came; `stop` ends it all, the newest first."""
+
+    folder: Path
+    orthanc: LocalOrthanc
+    listener_port: int
+    serve: LocalProcess
+    config: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def stop(self) -> None:
+        self.serve.stop(20)
+        self.serve.kill()
+        self.orthanc.stop()
+
+
+# Before anything runs
+
+
+def own_folder() -> Path:
+    """A fresh folder under .demo/; those of demos that no longer run are removed."""
+    base = ROOT / ".demo"
+    base.mkdir(exist_ok=True)
+    for old in base.iterdir():
+        number = old.name.removeprefix("run-")
+        if number.isdecimal() and not Path(f"/proc/{number}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    folder = base / f"run-{os.getpid()}"
+    folder.mkdir()
+    return folder
+
+
+def sample_files(sample: Path | None, folder: Path) -> list[Path]:
+    """The DICOM files to send: a drawn fundus photograph, a wrapped picture, or what the user names."""
+    from medpipe.samples import wrap_photo, write_study
+
+    if sample is None:
+        return list(write_study("fundus", folder / "sample", seed=1).files)
+    if not sample.exists():
+        raise DemoError(f"SAMPLE: {sample} does not exist")
+    if sample.is_file() and sample.suffix.lower() in PICTURES:
+        (folder / "sample").mkdir()
+        wrapped = folder / "sample" / "photograph.dcm"
+        wrap_photo(sample, wrapped)
+        return [wrapped]
+    files = [sample] if sample.is_file() else sorted(path for path in sample.rglob("*") if path.is_file())
+    dicom = [path for path in files if is_dicom(path)]
+    if not dicom:
+        raise DemoError(f"SAMPLE: {sample} holds no DICOM file; pictures are {', '.join(sorted(PICTURES))}")
+    return dicom
+
+
+def is_dicom(path: Path) -> bool:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+    return False
+
+
+def studies_of(files: Sequence[Path]) -> list[str]:
+    """Study Instance UIDs of the files."""
+    from pydicom import dcmread
+
+    uids = {
+        str(dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
+        for path in files
+    }
+    return sorted(uids)
+
+
+def write_config(path: Path, folder: Path, listener_port: int, orthanc: LocalOrthanc) -> None:
+    """A medpipe.toml as a hospital would write it, with short times and one rule per bundle that ships."""
+    from medpipe.bundle import available_bundles
+
+    rules = []
+    for bundle in available_bundles(()):
+        if bundle.id == "phantom":  # finds bright blobs in test pictures: never routed
+            continue
+        modalities = ", ".join(f'"{modality}"' for modality in bundle.input.modality)
+        rules.append(
+            f'\n[[rules]]\nname = "{bundle.id}"\nwhen = {{ Modality = [{modalities}] }}\n'
+            f'bundle = "{bundle.id}"\nsend = ["PACS"]\n'
+        )
+    path.write_text(
+        f"""\
+[site]
+root = "{folder / "medpipe"}"
+minimum_free = "200 MB"
+
+[listener]
+ae_title = "{LISTENER_AE}"
+port = {listener_port}
+calling = ["{orthanc.ae_title}"]
+settle_seconds = 2
+
+[peers.PACS]
+ae_title = "{orthanc.ae_title}"
+host = "{orthanc.host}"
+port = {orthanc.dicom_port}
+commitment = true
+{"".join(rules)}"""
+    )
+
+
+# Starting
+
+
+def start(folder: Path) -> Demo:
+    """Starts the PACS and medpipe, and waits until both answer."""
+    listener_port = free_port()
+    modalities = {
+        "medpipe": {
+            "AET": LISTENER_AE,
+            "Host": "127.0.0.1",
+            "Port": listener_port,
+            "AllowStorageCommitment": True,
+        },
+        "modality": {"AET": MODALITY_AE, "Host": "127.0.0.1", "Port": free_port(), "AllowFind": False},
+    }
+    orthanc = LocalOrthanc(folder / "orthanc", autorouting=True, stable_age=1, modalities=modalities)
+    config = folder / "medpipe.toml"
+    serve = LocalProcess(
+        "medpipe serve", [MEDPIPE, "--config", config, "serve"], folder / "medpipe.log", folder=folder
+    )
+    demo = Demo(folder, orthanc, listener_port, serve, config)
+    begin = time.monotonic()
+    try:
+        orthanc.start()
+        console.print(
+            f"PACS       Orthanc, {orthanc.ae_title} on port {orthanc.dicom_port}, web {orthanc.url}"
+        )
+        write_config(config, folder, listener_port, orthanc)
+        initialise(config)
+        serve.start()
+        serve.wait_ready(lambda: listens(listener_port, orthanc.ae_title), 120)
+        console.print(f"medpipe    {LISTENER_AE} on port {listener_port}, settings {shown(config)}")
+    except BaseException:
+        demo.stop()
+        raise
+    demo.seconds["start of PACS and medpipe"] = time.monotonic() - begin
+    return demo
+
+
+def initialise(config: Path) -> None:
+    done = subprocess.run([MEDPIPE, "--config", config, "init"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoError(f"medpipe init failed: {done.stderr.strip()}")
+
+
+def listens(port: int, calling_ae: str) -> bool:
+    """Whether our listener answers a C-ECHO on that port."""
+    from medpipe.config import Peer
+    from medpipe.errors import MedpipeError
+    from medpipe.pacs import echo
+
+    try:
+        echo(Peer(ae_title=LISTENER_AE, host="127.0.0.1", port=port, timeout=5), calling_ae)
+    except MedpipeError:
+        return False
+    return True
+
+
+def shown(path: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+# The study's way
+
+
+def send_as_modality(demo: Demo, files: Sequence[Path]) -> None:
+    """storescu, as the modality would: the study goes to the PACS, not to us."""
+    storescu = shutil.which("storescu")
+    if storescu is None:
+        raise DemoError("storescu is missing: install the package dcmtk (deploy/setup.sh does)")
+    listing = demo.folder / "sent.txt"
+    begin = time.monotonic()
+    for group in (files[i : i + 500] for i in range(0, len(files), 500)):
+        done = subprocess.run(
+            # --propose-lossy and the like would convert; -xf is not needed: -R proposes what the files hold
+            [storescu, "-R", "-aet", MODALITY_AE, "-aec", demo.orthanc.ae_title, demo.orthanc.host,
+             str(demo.orthanc.dicom_port), *map(str, group)],
+            capture_output=True, text=True, errors="replace", check=False, env={**os.environ, "TCP_NODELAY": "1"},
+        )  # fmt: skip
+        listing.write_text(done.stdout + done.stderr)
+        if done.returncode != 0:
+            raise DemoError(f"storescu failed: {(done.stdout + done.stderr).strip()[-800:]}")
+    demo.seconds["modality to PACS"] = time.monotonic() - begin
+
+
+def jobs_of(demo: Demo, studies: Sequence[str]) -> list[dict[str, Any]]:
+    """The jobs of these studies as `medpipe status --json` gives them."""
+    import json
+
+    done = subprocess.run(
+        [MEDPIPE, "--config", demo.config, "status", "--json"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        return []
+    return [job for job in json.loads(done.stdout) if job["study"] in studies]
+
+
+def follow(demo: Demo, studies: Sequence[str], timeout: float) -> list[dict[str, Any]]:
+    """Waits until every job of the studies has ended, telling each change of state; the jobs as they ended.
+
+    Raises DemoError when there is no job, or not its end, in time.
+    """
+    begin = changed = time.monotonic()
+    before: dict[str, str] = {}
+    jobs: list[dict[str, Any]] = []
+    while time.monotonic() - begin < timeout:
+        if not demo.serve.running:
+            raise DemoError(f"medpipe serve ended; the end of {demo.serve.log}:\n{demo.serve.tail(30)}")
+        jobs = jobs_of(demo, studies)
+        for job in jobs:
+            if before.get(job["job"]) != job["state"]:
+                now = time.monotonic()
+                since = before.get(job["job"], "routed and settled")
+                demo.seconds[STEPS.get(since, since)] = now - changed
+                changed, before[job["job"]] = now, job["state"]
+                console.print(f"job        {job['bundle']}: {job['state']}")
+        done = {job["study"] for job in jobs if job["state"] in ENDED - {"sent"}}
+        if jobs and done >= set(studies) and all(job["state"] in ENDED - {"sent"} for job in jobs):
+            return jobs
+        time.sleep(0.2)
+    if jobs and all(job["state"] in ENDED for job in jobs):
+        return jobs
+    what = (
+        "no job was made of it" if not jobs else ", ".join(f"{job['bundle']}: {job['state']}" for job in jobs)
+    )
+    raise DemoError(
+        f"no result within {timeout:g} s ({what})\n{explain(demo, studies)}\n{demo.serve.tail(20)}"
+    )
+
+
+STEPS = {
+    "routed and settled": "PACS to medpipe, settled",
+    "settling": "settling",
+    "queued": "waiting for a worker",
+    "running": "reading, network, CRF, writing",
+    "sending": "medpipe to PACS",
+    "sent": "confirmed by the PACS",
+}
+
+
+def explain(demo: Demo, studies: Sequence[str]) -> str:
+    done = subprocess.run(
+        [MEDPIPE, "--config", demo.config, "explain", *studies], capture_output=True, text=True, check=False
+    )
+    return (done.stdout + done.stderr).strip()
+
+
+def results_in_pacs(demo: Demo, studies: Sequence[str], jobs: Sequence[dict[str, Any]]) -> Found:
+    """What the PACS holds of the results; DemoError where it holds none."""
+    uids = {result["sop_instance_uid"] for job in jobs for result in job["results"]}
+    if not uids:
+        reasons = "; ".join(f"{job['bundle']}: {job['state']} {job['reason'] or ''}".strip() for job in jobs)
+        raise DemoError(f"no result came: {reasons}\n{explain(demo, studies)}\n{demo.serve.tail(20)}")
+    wait_until(lambda: all(demo.orthanc.find("Instance", SOPInstanceUID=uid) for uid in uids), 30, 0.2)
+    found = read_results(demo.orthanc, uids)
+    if found.missing:
+        raise DemoError(f"the PACS lacks {len(found.missing)} of {len(uids)} results; see {demo.orthanc.log}")
+    return found
+
+
+def run(sample: Path | None, once: bool, timeout: float) -> int:
+    console.print("[bold]medpipe demo[/bold]: modality -> PACS -> medpipe -> PACS")
+    folder = own_folder()
+    begin = time.monotonic()
+    try:
+        files = sample_files(sample, folder)
+        studies = studies_of(files)
+        seconds = {"drawing the sample" if sample is None else "reading the sample": time.monotonic() - begin}
+        demo = start(folder)
+        demo.seconds = seconds | demo.seconds
+        with stopping(demo):
+            console.print(
+                f"modality   sends {len(files)} file{'s' * (len(files) != 1)} to the PACS as {MODALITY_AE}"
+            )
+            send_as_modality(demo, files)
+            jobs = follow(demo, studies, timeout)
+            found = results_in_pacs(demo, studies, jobs)
+            show(console, files, jobs, found, demo.seconds)
+            if not once:
+                serve_until_interrupted(demo)
+    except (DemoError, StartError) as error:
+        console.print(f"[bold red]demo failed[/bold red]: {error}", soft_wrap=True, markup=True)
+        console.print(f"logs and files: {shown(folder)}")
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def serve_until_interrupted(demo: Demo) -> None:
+    """Prints the addresses and waits for Ctrl-C or SIGTERM. Raises DemoError when a server ends by itself."""
+    orthanc = demo.orthanc
+    console.print(
+        f"\nPACS, web          {orthanc.url}/app/explorer.html (user {orthanc.user}, password {orthanc.password})"
+    )
+    console.print(
+        f"PACS, DICOM        storescu -aet {MODALITY_AE} -aec {orthanc.ae_title} 127.0.0.1 {orthanc.dicom_port} FILE"
+    )
+    console.print(f"medpipe's jobs     {shown(MEDPIPE)} --config {shown(demo.config)} status")
+    console.print("Ctrl-C stops it all.")
+    assert orthanc.process is not None
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(0.5)
+            for process in (demo.serve, orthanc.process):
+                if not process.running:
+                    raise DemoError(f"{process.name} ended; the end of {process.log}:\n{process.tail(20)}")
+    console.print("\nstopping")
+
+
+@contextlib.contextmanager
+def stopping(demo: Demo) -> Iterator[None]:
+    """Stops all processes at the end, however it comes."""
+    try:
+        yield
+    finally:
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # an impatient second Ctrl-C must not leave anything behind
+            signal.signal(number, signal.SIG_IGN)
+        demo.stop()
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--once", action="store_true", help="end after the table")
+    parser.add_argument(
+        "--sample", type=Path, help="a DICOM file or folder, or a fundus picture (JPEG, PNG, TIFF)"
+    )
+    parser.add_argument("--timeout", type=float, default=480, help="seconds to wait for the result")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        return run(given.sample, given.once, given.timeout)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What the demo's PACS holds of the results, read back from the PACS itself, as tables."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from local_orthanc import LocalOrthanc
+from pydicom import Dataset, dcmread
+from rich.console import Console
+from rich.table import Table
+
+MEASUREMENT_GROUP = ("125007", "DCM")
+FINDING = ("121071", "DCM")
+
+
+@dataclass
+class Found:
+    """Results in the PACS: their series, and lesions per class as the structured reports list them."""
+
+    series: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+    """Series UID -> modality, description, number of objects."""
+    lesions: Counter[str] = field(default_factory=Counter)
+    missing: list[str] = field(default_factory=list)
+
+
+def read_results(orthanc: LocalOrthanc, sop_instance_uids: Collection[str]) -> Found:
+    """Fetches the results from the PACS and reads them."""
+    found = Found()
+    for uid in sorted(sop_instance_uids):
+        try:
+            result = dcmread(io.BytesIO(orthanc.file(uid)))
+        except KeyError:
+            found.missing.append(uid)
+            continue
+        modality, description, count = found.series.get(
+            result.SeriesInstanceUID, (result.Modality, result.get("SeriesDescription", ""), 0)
+        )
+        found.series[result.SeriesInstanceUID] = (modality, description, count + 1)
+        if result.Modality == "SEG":
+            for segment in result.SegmentSequence:
+                found.lesions[str(segment.SegmentLabel)] += 0  # a class without lesions is a line of its own
+        else:
+            found.lesions.update(findings(result))
+    return found
+
+
+def findings(report: Dataset) -> Iterator[str]:
+    """The finding of each measurement group of a TID 1500 report."""
+    for item in report.get("ContentSequence") or ():
+        if code_of(item) == MEASUREMENT_GROUP:
+            for child in item.get("ContentSequence") or ():
+                if code_of(child) == FINDING:
+                    yield str(child.ConceptCodeSequence[0].CodeMeaning)
+        else:
+            yield from findings(item)
+
+
+def code_of(item: Dataset) -> tuple[str, str] | None:
+    names = item.get("ConceptNameCodeSequence")
+    return (str(names[0].CodeValue), str(names[0].CodingSchemeDesignator)) if names else None
+
+
+def show(
+    console: Console,
+    files: Sequence[Path],
+    jobs: Sequence[Mapping[str, Any]],
+    found: Found,
+    seconds: Mapping[str, float],
+) -> None:
+    """The table of the demo: received, found, where it is in the PACS, how long each step took."""
+    table = Table(
+        "", "", "", show_header=False, title="from the modality and back into the PACS", title_justify="left"
+    )
+    for number, line in enumerate(described(files)):
+        table.add_row("received" if number == 0 else "", line, "")
+    table.add_section()
+    for number, job in enumerate(jobs):
+        what = f"{job['bundle']} {job.get('bundle_version') or ''}".strip()
+        table.add_row(
+            "job" if number == 0 else "", what, " ".join(filter(None, [job["state"], job.get("reason")]))
+        )
+    table.add_section()
+    total = sum(found.lesions.values())
+    if total == 0:
+        table.add_row("found", "no lesion", "")
+    for number, (name, count) in enumerate(sorted(found.lesions.items())):
+        if total:
+            table.add_row("found" if number == 0 else "", name, f"{count} lesion{'s' * (count != 1)}")
+    table.add_section()
+    for number, (uid, (modality, description, _)) in enumerate(sorted(found.series.items())):
+        table.add_row("in the PACS" if number == 0 else "", f"{modality}  {description}\n{uid}", "")
+    table.add_section()
+    for number, (step, spent) in enumerate(seconds.items()):
+        table.add_row("seconds" if number == 0 else "", step, f"{spent:.1f}")
+    console.print(table)
+
+
+def described(files: Sequence[Path]) -> Iterator[str]:
+    """One line per series of the files: modality, number of instances, size."""
+    series: dict[str, list[Dataset]] = {}
+    tags = ["SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames"]
+    for path in files:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(header)
+    for headers in series.values():
+        first = headers[0]
+        size = f"{first.get('Columns', '?')} x {first.get('Rows', '?')}"
+        yield f"{first.get('Modality', '?')}, {len(headers)} instance{'s' * (len(headers) != 1)}, {size}"
