@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,8 +12,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.tag import BaseTag
+from pydicom.uid import UID
 
 from medpipe.identity import digest, uid_from
+from medpipe.results.foreign_values import unjudged
 from medpipe.results.options import ResultOptions
 from medpipe.results.plain_text import in_character_set
 from medpipe.results.source_header import CARRIED, REQUIRED, SourceHeaders, as_raw
@@ -47,7 +48,7 @@ def finish(dataset: Dataset, headers: SourceHeaders, options: ResultOptions, ver
         department = in_character_set(options.institution_department, dataset)
         dataset.InstitutionalDepartmentName = department
     meta = dataset.file_meta
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = f"MEDPIPE_{version}"[:16]
 
     _identify(dataset, _BLANK, _BLANK)
@@ -98,8 +99,7 @@ def _replace_patient_and_study(dataset: Dataset, headers: SourceHeaders) -> None
         dataset[tag] = as_raw(tag, dictionary_VR(tag), b"")
     for element in headers.carried:
         dataset[element.tag] = element
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unjudged():
         stated = dataset.get("SpecificCharacterSet")
         encodings = convert_encodings(stated) if stated else None
     dataset.set_original_encoding(False, True, encodings)
@@ -107,7 +107,7 @@ def _replace_patient_and_study(dataset: Dataset, headers: SourceHeaders) -> None
 
 def _identify(dataset: Dataset, uid: str, dimensions: str) -> None:
     dataset.SOPInstanceUID = uid
-    dataset.file_meta.MediaStorageSOPInstanceUID = uid
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(uid)
     for name in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
         for item in dataset.get(name, []):
             item.DimensionOrganizationUID = dimensions
@@ -115,7 +115,6 @@ def _identify(dataset: Dataset, uid: str, dimensions: str) -> None:
 
 def _encoded(dataset: Dataset) -> bytes:
     buffer = BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd values of the source are carried, not judged
+    with unjudged():
         dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-import warnings
 
 from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset
 
+from medpipe.results.foreign_values import unjudged
 from medpipe.results.options import ResultOptions
 
 _WARNING = " (not for diagnostic use)"
@@ -50,8 +50,7 @@ def in_character_set(text: str, dataset: Dataset) -> str:
     """`text` as it is where the data set's own character set can hold it, else folded to ASCII."""
     if text.isascii():
         return text.replace("\\", "/")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unjudged():
         try:
             encodings = convert_encodings(dataset.get("SpecificCharacterSet") or "ISO_IR 6")
         except LookupError:

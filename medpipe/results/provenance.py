@@ -88,6 +88,7 @@ def class_description(prediction: Prediction, class_id: str) -> str:
 
 
 def software_versions(version: str, bundle: Bundle) -> list[str]:
+    """Ours and the bundle's, each within VR LO."""
     return [long_string(f"{MANUFACTURER_MODEL_NAME} {version}"), long_string(f"{bundle.id} {bundle.version}")]
 
 
@@ -96,15 +97,37 @@ def device_serial_number(bundle: Bundle) -> str:
     return bundle.hash[:16]
 
 
+def acquisition_equipment(header: Dataset) -> list[hd.ContributingEquipment]:
+    """The device that made the source, where it names its maker in plain ASCII (no institution, no station)."""
+    values = {
+        keyword: str(header.get(keyword) or "")
+        for keyword in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")
+    }
+    if not values["Manufacturer"] or not all(
+        value.isascii() and len(value) <= 64 for value in values.values()
+    ):
+        return []
+    return [
+        hd.ContributingEquipment(
+            manufacturer=values["Manufacturer"],
+            manufacturer_model_name=values["ManufacturerModelName"] or None,
+            device_serial_number=values["DeviceSerialNumber"] or None,
+            purpose_of_reference=codes.DCM.AcquisitionEquipment,
+            contribution_description="Acquisition equipment of the source image(s)",
+        )
+    ]
+
+
 def processing_equipment(version: str, bundle: Bundle) -> hd.ContributingEquipment:
     """Contributing Equipment item (PS3.3 C.12.1) that names us as the processing equipment."""
     description = (
-        f"Bundle {bundle.id} {bundle.version}, bundle digest {bundle.hash}, weights SHA-256 {bundle.weights_sha256}"
+        f"Bundle {bundle.id} {bundle.version}, digest {bundle.hash}, "
+        f"SHA-256 of its weights {bundle.weights_sha256}"
     )
     return hd.ContributingEquipment(
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MANUFACTURER_MODEL_NAME,
-        software_versions=tuple(software_versions(version, bundle)),
+        software_versions=software_versions(version, bundle),
         device_serial_number=device_serial_number(bundle),
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         contribution_description=shortened(ascii_only(description), _SHORT_TEXT),

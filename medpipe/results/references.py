@@ -21,6 +21,10 @@ from medpipe.types import Image
 
 VL_PHOTOGRAPHIC = "1.2.840.10008.5.1.4.1.1.77.1.4"
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+_ANONYMOUS = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
 _COPIED = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -38,31 +42,38 @@ def stand_ins(image: Image, headers: SourceHeaders, uid_root: str) -> list[Datas
             f"{image.name}: results of multi-frame objects cannot be written yet; process its frames one by one"
         )
     if not image.grid.spatial and len(image.sources) != 1:
-        raise MedpipeError(f"{image.name}: several pictures without patient space cannot share one segmentation")
+        raise MedpipeError(
+            f"{image.name}: several pictures without patient space cannot share one segmentation"
+        )
     return [
         _slice(image, k, header, headers.first, uid_root) if image.grid.spatial else _picture(image, header)
         for k, header in enumerate(headers.datasets)
     ]
 
 
-def _stand_in(image: Image, k: int, sop_class: str) -> Dataset:
-    source = image.sources[k]
+def stand_in(header: Dataset) -> Dataset:
+    """A picture's stand-in without pixels or patient: identity, series and class only."""
     dataset = Dataset()
-    dataset.SOPClassUID = sop_class
-    dataset.SOPInstanceUID = source.sop_instance_uid
-    dataset.StudyInstanceUID = image.study_uid
-    dataset.SeriesInstanceUID = image.series_uid
-    dataset.Modality = image.modality
-    _, dataset.Rows, dataset.Columns = image.grid.shape
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"):
-        setattr(dataset, keyword, "")
-    for keyword in ("AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
+    dataset.SOPClassUID = VL_PHOTOGRAPHIC
+    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(dataset, keyword, str(header.get(keyword) or ""))
+    dataset.Modality = str(header.get("Modality") or "OT")
+    for keyword in _ANONYMOUS:
         setattr(dataset, keyword, "")
     return dataset
 
 
+def _on_grid(image: Image, k: int, header: Dataset, sop_class: str) -> Dataset:
+    dataset = stand_in(header)
+    dataset.SOPClassUID = sop_class
+    dataset.SOPInstanceUID = image.sources[k].sop_instance_uid
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = image.study_uid, image.series_uid
+    _, dataset.Rows, dataset.Columns = image.grid.shape
+    return dataset
+
+
 def _picture(image: Image, header: Dataset) -> Dataset:
-    dataset = _stand_in(image, 0, VL_PHOTOGRAPHIC)
+    dataset = _on_grid(image, 0, header, VL_PHOTOGRAPHIC)
     if header.get("FrameOfReferenceUID"):
         dataset.FrameOfReferenceUID = header.FrameOfReferenceUID
         if header.get("PositionReferenceIndicator"):
@@ -74,7 +85,7 @@ def _picture(image: Image, header: Dataset) -> Dataset:
 
 
 def _slice(image: Image, k: int, header: Dataset, first: Dataset, uid_root: str) -> Dataset:
-    dataset = _stand_in(image, k, CT_IMAGE)
+    dataset = _on_grid(image, k, header, CT_IMAGE)
     dataset.FrameOfReferenceUID = first.get("FrameOfReferenceUID") or uid_from(
         uid_root, "frame of reference", image.series_uid
     )

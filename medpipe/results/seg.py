@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from medpipe import __version__
-from medpipe.bundle import Bundle, ClassSpec
+from medpipe.bundle import Bundle
 from medpipe.identity import MANUFACTURER, MANUFACTURER_MODEL_NAME, digest, uid_from
+from medpipe.results.codes import coded
 from medpipe.results.finished import FinishedObject, finish
+from medpipe.results.foreign_values import unjudged
 from medpipe.results.options import ResultOptions
-from medpipe.results.plain_text import ascii_only, long_string, series_description
+from medpipe.results.plain_text import long_string, series_description
 from medpipe.results.provenance import (
+    acquisition_equipment,
     algorithm_identification,
     class_description,
     device_serial_number,
@@ -42,11 +43,16 @@ def build_seg(
     headers = headers or read_source_headers(prediction.image)
     sources = stand_ins(prediction.image, headers, options.uid_root)
     occupied = occupied_slices(prediction.mask)
-    chosen = occupied if options.omit_empty_frames else list(range(len(sources)))
-    chosen = chosen or [0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        seg = _built(prediction, bundle, options, [sources[k] for k in chosen], _stack(prediction.mask, chosen))
+    chosen = _chosen(occupied, len(sources), options)
+    with unjudged():
+        seg = _built(
+            prediction,
+            bundle,
+            options,
+            sources[chosen],
+            _stack(prediction.mask, chosen),
+            [*acquisition_equipment(headers.first), processing_equipment(__version__, bundle)],
+        )
     if not occupied:
         _keep_one_frame(seg)
     if not prediction.image.grid.spatial:
@@ -80,6 +86,7 @@ def _built(
     options: ResultOptions,
     sources: list[Dataset],
     stack: NDArray[np.uint8],
+    equipment: list[hd.ContributingEquipment],
 ) -> Any:
     description = series_description(bundle.title, options)
     seg = hd.seg.Segmentation(
@@ -93,14 +100,14 @@ def _built(
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MANUFACTURER_MODEL_NAME,
-        software_versions=tuple(software_versions(__version__, bundle)),
+        software_versions=software_versions(__version__, bundle),  # type: ignore[arg-type]  # any number is taken
         device_serial_number=device_serial_number(bundle),
         content_description=description,
         content_creator_name=None,
         content_label=_label(bundle.id),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=options.omit_empty_frames,
-        contributing_equipment=[processing_equipment(__version__, bundle)],
+        contributing_equipment=equipment,
         series_description=description,
     )
     seg.ContentCreatorName = ""
@@ -115,13 +122,21 @@ class _ByteSums(np.ndarray[Any, np.dtype[np.uint8]]):
         return np.asarray(self).sum(*arguments, **options)
 
 
-def _stack(mask: NDArray[np.bool_], chosen: list[int]) -> NDArray[np.uint8]:
-    """(classes, K, J, I) -> (chosen, J, I, classes) as highdicom wants it, each class's plane contiguous."""
-    planes = mask if len(chosen) == mask.shape[1] else mask[:, chosen]
-    return np.moveaxis(np.asarray(planes).view(np.uint8), 0, -1).view(_ByteSums)
+def _chosen(occupied: list[int], slices: int, options: ResultOptions) -> slice:
+    """The slab that highdicom sees: it leaves out empty frames within, we spare it those before and after."""
+    if not occupied:
+        return slice(0, 1)
+    return slice(occupied[0], occupied[-1] + 1) if options.omit_empty_frames else slice(0, slices)
 
 
-def _segments(prediction: Prediction, bundle: Bundle, options: ResultOptions) -> list[hd.seg.SegmentDescription]:
+def _stack(mask: NDArray[np.bool_], chosen: slice) -> NDArray[np.uint8]:
+    """(classes, K, J, I) -> a view (chosen, J, I, classes) as highdicom wants it, each class's plane contiguous."""
+    return np.moveaxis(np.asarray(mask[:, chosen]).view(np.uint8), 0, -1).view(_ByteSums)
+
+
+def _segments(
+    prediction: Prediction, bundle: Bundle, options: ResultOptions
+) -> list[hd.seg.SegmentDescription]:
     algorithm = algorithm_identification(prediction)
     by_id = {spec.id: spec for spec in bundle.classes}
     segments = []
@@ -141,12 +156,6 @@ def _segments(prediction: Prediction, bundle: Bundle, options: ResultOptions) ->
         segment.SegmentDescription = class_description(prediction, class_id)
         segments.append(segment)
     return segments
-
-
-def coded(code: ClassSpec | tuple[str, str, str]) -> Code:
-    """A bundle's (value, scheme, meaning) as a code; the meaning in ASCII."""
-    value, scheme, meaning = code.type if isinstance(code, ClassSpec) else code
-    return Code(value, scheme, ascii_only(meaning))
 
 
 def _label(bundle_id: str) -> str:

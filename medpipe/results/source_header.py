@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
+from medpipe.results.foreign_values import unjudged
 from medpipe.types import Image
 
 CARRIED = (
@@ -123,15 +124,13 @@ def source_headers(datasets: Sequence[Dataset]) -> SourceHeaders:
     """The same from data sets at hand. Elements not yet looked at keep their bytes; the others are encoded again."""
     if not datasets:
         raise ValueError("a result needs at least one source header")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd values of the source are carried, not judged
+    with unjudged():
         carried = tuple(_carried(datasets[0]))
         return SourceHeaders(tuple(datasets), carried, newest_moment(datasets))
 
 
 def _read(path: Path) -> Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unjudged():
         return pydicom.dcmread(path, stop_before_pixels=True, force=True)
 
 
@@ -140,15 +139,14 @@ def _carried(header: Dataset) -> Iterable[RawDataElement | DataElement]:
         tag = tag_for_keyword(keyword)
         if tag is None or tag not in header:
             continue
-        raw = header.get_item(tag)
+        element: DataElement | RawDataElement = header.get_item(tag)
         vr = dictionary_VR(tag)
-        if vr != "SQ" and isinstance(raw, RawDataElement) and isinstance(raw.value, bytes | None):
-            yield as_raw(BaseTag(tag), vr, raw.value or b"")
+        if vr != "SQ" and isinstance(element, RawDataElement):
+            yield as_raw(BaseTag(tag), vr, element.value or b"")
             continue
-        try:
+        # A secondary sequence that cannot be parsed is left out.
+        with contextlib.suppress(Exception):
             yield deepcopy(header[tag])
-        except Exception:  # noqa: BLE001  a secondary sequence that cannot be parsed is left out
-            continue
 
 
 def as_raw(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
@@ -179,7 +177,7 @@ def _moment(dataset: Dataset) -> tuple[str, str] | None:
 def _text(dataset: Dataset, keyword: str) -> str:
     try:
         value = dataset.get(keyword)
-    except Exception:  # noqa: BLE001  a value that pydicom cannot convert says nothing
+    except Exception:  # a value that pydicom cannot convert says nothing
         return ""
     return "" if value is None else str(value).strip()
 

@@ -273,7 +273,9 @@ def program() -> Callable[..., subprocess.CompletedProcess[str]]:
         found = shutil.which(name)
         if found is None:
             if os.environ.get("CI") == "true":
-                pytest.fail(f"{name} is not installed (CI=true: nothing may be skipped for want of a program)")
+                pytest.fail(
+                    f"{name} is not installed (CI=true: nothing may be skipped for want of a program)"
+                )
             pytest.skip(f"{name} is not installed")
         return subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, errors="replace")
 

@@ -48,7 +48,9 @@ def test_a_picture_comes_back_pixel_by_pixel(
     dataset = pydicom.dcmread(BytesIO(seg.content))
     true_class = made.image.sources[0].sop_class_uid
     assert dataset.SourceImageSequence[0].ReferencedSOPClassUID == true_class
-    assert dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPClassUID == true_class
+    assert (
+        dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPClassUID == true_class
+    )
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         assert frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPClassUID == true_class
     assert dataset.PatientOrientation == ["L", "F"]

@@ -1,0 +1,244 @@
+"""The measurement groups of the report (PS3.16 TID 1410, 1411, 1501).
+
+One group for the whole, one per class (count and total size, with a reference to its segment in the SEG), and one
+per lesion. A lesion of a picture refers to its bounding box in the picture (the segment holds all lesions of its
+class); a lesion of a volume refers to its class's segment and states its centre in the patient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from highdicom.sr import (
+    AlgorithmIdentification,
+    ImageRegion,
+    Measurement,
+    MeasurementsAndQualitativeEvaluations,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
+    ReferencedSegment,
+    ReferencedSegmentationFrame,
+    RelationshipTypeValues,
+    Scoord3DContentItem,
+    SourceImageForRegion,
+    SourceImageForSegmentation,
+    SourceSeriesForSegmentation,
+    TextContentItem,
+    TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
+)
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from medpipe.bundle import Bundle, ClassSpec
+from medpipe.results.codes import coded
+from medpipe.results.finished import FinishedObject
+from medpipe.results.sr_text import LISTED_PER_CLASS
+from medpipe.types import Image, Lesion, Prediction
+
+PIXELS = Code("{pixels}", "UCUM", "pixels")
+VOXELS = Code("{voxels}", "UCUM", "voxels")
+_MM = Code("mm", "UCUM", "millimeter")
+_MM2 = Code("mm2", "UCUM", "square millimeter")
+_ML = Code("ml", "UCUM", "milliliter")
+_NO_UNITS = Code("1", "UCUM", "no units")
+
+Group = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What the groups of one report speak of."""
+
+    prediction: Prediction
+    bundle: Bundle
+    seg: FinishedObject | None
+    frame_of_reference_uid: str | None
+
+    @property
+    def image(self) -> Image:
+        return self.prediction.image
+
+
+def overall_group(
+    uid: str, outcome: Code, text: str, algorithm: AlgorithmIdentification, identifier: str = "Summary"
+) -> Group:
+    """TID 1501: the coded outcome of the whole run, and the same in words."""
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(uid=uid, identifier=identifier),
+        algorithm_id=algorithm,
+        qualitative_evaluations=[QualitativeEvaluation(codes.DCM.CADProcessingAndFindingsSummary, outcome)],
+    )
+    group[0].ContentSequence.append(
+        TextContentItem(codes.DCM.Summary, text, relationship_type=RelationshipTypeValues.CONTAINS)
+    )
+    return group
+
+
+def class_group(subject: Subject, number: int, uid: str) -> Group:
+    """One class: how many lesions and how much of it, referring to segment `number` + 1 of the SEG."""
+    spec = _spec(subject, number)
+    lesions = [lesion for lesion in subject.prediction.lesions if lesion.class_id == spec.id]
+    common: dict[str, Any] = {
+        "tracking_identifier": TrackingIdentifier(uid=uid, identifier=f"{spec.id} all"),
+        "finding_type": coded(spec.type),
+        "finding_category": coded(spec.category),
+        "measurements": [_count(len(lesions)), *_total(subject.image, lesions)],
+    }
+    frames = _frames_of(subject.seg, number)
+    if not frames:
+        return MeasurementsAndQualitativeEvaluations(**common)
+    if subject.image.is_volume:
+        return VolumetricROIMeasurementsAndQualitativeEvaluations(
+            referenced_segment=_segment(subject, number), **common
+        )
+    source = subject.image.sources[0]
+    assert subject.seg is not None
+    group = PlanarROIMeasurementsAndQualitativeEvaluations(
+        referenced_segment=ReferencedSegmentationFrame(
+            subject.seg.sop_class_uid,
+            subject.seg.sop_instance_uid,
+            frame_number=frames[0],
+            segment_number=number + 1,
+            source_image=SourceImageForSegmentation(source.sop_class_uid, source.sop_instance_uid),
+        ),
+        **common,
+    )
+    _name_the_frame_only(group)
+    return group
+
+
+def lesion_groups(subject: Subject, number: int) -> list[Group]:
+    """The largest lesions of one class, each with its place and sizes."""
+    spec = _spec(subject, number)
+    lesions = [lesion for lesion in subject.prediction.lesions if lesion.class_id == spec.id]
+    largest = sorted(lesions, key=lambda lesion: (-lesion.voxels, lesion.box))[:LISTED_PER_CLASS]
+    return [_lesion_group(subject, number, rank, lesion) for rank, lesion in enumerate(largest, 1)]
+
+
+def _lesion_group(subject: Subject, number: int, rank: int, lesion: Lesion) -> Group:
+    spec = _spec(subject, number)
+    image = subject.image
+    common: dict[str, Any] = {
+        "tracking_identifier": TrackingIdentifier(uid=lesion.tracking_uid, identifier=f"{spec.id} {rank}"),
+        "finding_type": coded(spec.type),
+        "finding_category": coded(spec.category),
+        "measurements": [*_total(image, [lesion]), *_axes(image, lesion), _probability(lesion)],
+    }
+    if not image.is_volume:
+        source = image.sources[0]
+        return PlanarROIMeasurementsAndQualitativeEvaluations(
+            referenced_region=ImageRegion(
+                hd.sr.GraphicTypeValues.POLYLINE,
+                _outline(lesion),
+                SourceImageForRegion(source.sop_class_uid, source.sop_instance_uid),
+            ),
+            geometric_purpose=codes.SCT.BoundedBy,
+            **common,
+        )
+    if _frames_of(subject.seg, number):
+        group: Group = VolumetricROIMeasurementsAndQualitativeEvaluations(
+            referenced_segment=_segment(subject, number), **common
+        )
+    else:
+        group = MeasurementsAndQualitativeEvaluations(**common)
+    if subject.frame_of_reference_uid:
+        group[0].ContentSequence.append(
+            Scoord3DContentItem(
+                codes.DCM.Center,
+                hd.sr.GraphicTypeValues3D.POINT,
+                _centre(image, lesion),
+                subject.frame_of_reference_uid,
+                relationship_type=RelationshipTypeValues.CONTAINS,
+            )
+        )
+    return group
+
+
+def _spec(subject: Subject, number: int) -> ClassSpec:
+    class_id = subject.prediction.class_ids[number]
+    return next(spec for spec in subject.bundle.classes if spec.id == class_id)
+
+
+def _frames_of(seg: FinishedObject | None, number: int) -> list[int]:
+    """Frame numbers (from 1) of a class in the SEG; none where the class was not found."""
+    if seg is None or not any(seg.dataset.PixelData):
+        return []
+    frames = seg.dataset.PerFrameFunctionalGroupsSequence
+    shared = seg.dataset.SharedFunctionalGroupsSequence[0]
+    if "SegmentIdentificationSequence" in shared:  # a single class
+        return list(range(1, len(frames) + 1))
+    return [
+        index
+        for index, frame in enumerate(frames, 1)
+        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number + 1
+    ]
+
+
+def _segment(subject: Subject, number: int) -> ReferencedSegment:
+    assert subject.seg is not None
+    return ReferencedSegment(
+        subject.seg.sop_class_uid,
+        subject.seg.sop_instance_uid,
+        segment_number=number + 1,
+        source_series=SourceSeriesForSegmentation(subject.image.series_uid),
+    )
+
+
+def _name_the_frame_only(group: Group) -> None:
+    """A reference names frames or segments, not both (PS3.3 table 10-3); highdicom writes both."""
+    for item in group[0].ContentSequence:
+        for reference in item.get("ReferencedSOPSequence", []):
+            if "ReferencedFrameNumber" in reference and "ReferencedSegmentNumber" in reference:
+                del reference.ReferencedSegmentNumber
+
+
+def _outline(lesion: Lesion) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The bounding box as a closed polyline (column, row); pixel edges lie at whole numbers (PS3.3 C.18.6.1.1)."""
+    _, j0, i0, _, j1, i1 = lesion.box
+    return np.array([(i0, j0), (i1, j0), (i1, j1), (i0, j1), (i0, j0)], dtype=np.float64)
+
+
+def _centre(image: Image, lesion: Lesion) -> np.ndarray[Any, np.dtype[np.float64]]:
+    box = np.array(lesion.box, dtype=np.float64)
+    return image.grid.to_patient((box[None, :3] + box[None, 3:] - 1) / 2)
+
+
+def _count(number: int) -> Measurement:
+    return Measurement(codes.DCM.NumberOfSimilarFindings, number, _NO_UNITS)
+
+
+def _total(image: Image, lesions: Sequence[Lesion]) -> list[Measurement]:
+    """Area or volume summed up: in mm2 or ml where every lesion has one, else in pixels or voxels."""
+    name = codes.SCT.Volume if image.is_volume else codes.SCT.Area
+    sizes = [lesion.volume_ml if image.is_volume else lesion.area_mm2 for lesion in lesions]
+    known = [size for size in sizes if size is not None]
+    if image.calibrated and len(known) == len(sizes):
+        return [Measurement(name, _rounded(sum(known)), _ML if image.is_volume else _MM2)]
+    return [
+        Measurement(name, sum(lesion.voxels for lesion in lesions), VOXELS if image.is_volume else PIXELS)
+    ]
+
+
+def _axes(image: Image, lesion: Lesion) -> list[Measurement]:
+    unit = _MM if image.calibrated else PIXELS
+    return [
+        Measurement(name, _rounded(value), unit)
+        for name, value in ((codes.SCT.LongAxis, lesion.long_axis), (codes.SCT.ShortAxis, lesion.short_axis))
+        if math.isfinite(value)
+    ]
+
+
+def _probability(lesion: Lesion) -> Measurement:
+    value = round(float(lesion.mean_probability), 4)
+    return Measurement(codes.DCM.Probability, value, _NO_UNITS, derivation=codes.SCT.Mean)
+
+
+def _rounded(value: float) -> float:
+    """Six significant digits: more than any of it is worth, and always within VR DS."""
+    return float(f"{value:.6g}")
