@@ -1,0 +1,303 @@
+"""The instances of one study -> images with their grids, or reasons why not. Runs in the guarded child only.
+
+What is written into the scratch folder: one .npy per image, one header file (no pixels) per source instance, and
+the description that the parent builds its `Image`s from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from medpipe.dicom import pixels
+from medpipe.dicom.classes import MULTIFRAME, PICTURES, SLICES, class_name, is_own_output, is_picture_object
+from medpipe.dicom.geometry import Tolerances, plane_of, stack
+from medpipe.dicom.headers import header_of, read_dataset, whole_number
+from medpipe.dicom.pictures import calibration_of, laterality_of
+from medpipe.errors import ReasonCode, Refused
+
+Plain = dict[str, Any]
+
+
+@dataclass
+class Instance:
+    """One instance whose header was read; the pixels are read again when it is its turn, so one is held at a time."""
+
+    path: Path
+    header: Dataset
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_uid: str
+    patient_key: str
+
+
+@dataclass
+class Found:
+    """What the child tells the parent, in plain values."""
+
+    images: list[Plain] = field(default_factory=list)
+    refused: list[Plain] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    study_header: str | None = None
+
+    def refuse(self, reason: Refused, series_uid: str | None, instances: Iterable[str]) -> None:
+        self.refused.append(
+            {
+                "code": reason.code,
+                "sentence": str(reason),
+                "series_uid": series_uid,
+                "instances": list(instances),
+            }
+        )
+
+
+def assemble(paths: Sequence[Path], scratch: Path, limits: Plain, uid_root: str) -> Plain:
+    """Images of one study from its instance files. `limits` are those of the [reading] section."""
+    found = Found()
+    instances = _open(paths, found, uid_root)
+    if len({i.patient_key for i in instances}) > 1:
+        raise Refused(ReasonCode.TWO_PATIENTS, "the study holds instances of two patient ids")
+    studies = {str(i.header.get("StudyInstanceUID", "")) for i in instances}
+    if len(studies) > 1:
+        raise Refused(ReasonCode.BAD_HEADER, "the instances belong to several studies")
+    if instances:
+        found.study_header = str(_write_header(instances[0].header, scratch / "study.dcm"))
+    by_series: dict[str, list[Instance]] = {}
+    for instance in instances:
+        by_series.setdefault(instance.series_uid, []).append(instance)
+    for series_uid in sorted(by_series):
+        _series(series_uid, by_series[series_uid], scratch, limits, found)
+    return {**vars(found), "study_uid": studies.pop() if studies else ""}
+
+
+def _open(paths: Sequence[Path], found: Found, uid_root: str) -> list[Instance]:
+    instances: list[Instance] = []
+    seen: set[str] = set()
+    for path in paths:
+        try:
+            header = read_dataset(path, pixels=False)
+            known = header_of(header, path, uid_root)
+        except Refused as reason:
+            found.refuse(reason, None, [])
+            continue
+        if known.sop_instance_uid in seen:
+            continue  # the same instance twice is one instance
+        seen.add(known.sop_instance_uid)
+        if is_own_output(header, uid_root) or not is_picture_object(header):
+            found.ignored.append(known.sop_instance_uid)
+            continue
+        instances.append(
+            Instance(
+                path, header, known.sop_instance_uid, known.sop_class_uid, known.series_uid, known.patient_key
+            )
+        )
+    return instances
+
+
+def _series(series_uid: str, members: list[Instance], scratch: Path, limits: Plain, found: Found) -> None:
+    slices: list[Instance] = []
+    for instance in members:
+        try:
+            _refuse_by_class(instance)
+            if instance.sop_class_uid in SLICES:
+                slices.append(instance)
+            else:
+                _picture(instance, scratch, limits, found)
+        except Refused as reason:
+            found.refuse(reason, series_uid, [instance.sop_instance_uid])
+    if not slices:
+        return
+    used, localizers = _without_localizers(slices)
+    if localizers:
+        scout = Refused(ReasonCode.LOCALIZER, "a localizer is a scout picture, not a slice of a volume")
+        found.refuse(scout, series_uid, [i.sop_instance_uid for i in localizers])
+    if used:
+        try:
+            _volume(series_uid, used, scratch, limits, found)
+        except Refused as reason:
+            found.refuse(reason, series_uid, [i.sop_instance_uid for i in used])
+
+
+def _refuse_by_class(instance: Instance) -> None:
+    uid, header = instance.sop_class_uid, instance.header
+    if uid in MULTIFRAME or whole_number(header, "NumberOfFrames") > 1:
+        raise Refused(
+            ReasonCode.MULTIFRAME, f"multi-frame objects ({class_name(uid)}) are not yet read as images"
+        )
+    if uid not in PICTURES and uid not in SLICES:
+        raise Refused(ReasonCode.UNSUPPORTED_CLASS, f"{class_name(uid)} is not segmented")
+    if uid in PICTURES and "ImagePositionPatient" in header and "ImageOrientationPatient" in header:
+        if pixels.is_colour(header):
+            raise Refused(ReasonCode.COLOUR, "a colour picture that claims a place in a volume")
+        raise Refused(
+            ReasonCode.UNSUPPORTED_CLASS, f"{class_name(uid)} with a place in a volume is not segmented"
+        )
+
+
+def _without_localizers(slices: list[Instance]) -> tuple[list[Instance], list[Instance]]:
+    localizers = [i for i in slices if "LOCALIZER" in _image_type(i.header)]
+    return [i for i in slices if i not in localizers], localizers
+
+
+def _image_type(header: Dataset) -> list[str]:
+    value = header.get("ImageType") or []
+    return [str(item).upper() for item in ([value] if isinstance(value, str) else value)]
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+def _picture(instance: Instance, scratch: Path, limits: Plain, found: Found) -> None:
+    dataset = _with_pixels(instance, limits)
+    padding: NDArray[np.bool_] | None = None
+    if pixels.is_colour(dataset):
+        array: NDArray[Any] = pixels.decode_colour(dataset)[:, None]
+        photometric, value_range = "RGB", (0.0, 255.0)
+    else:
+        stored, mask = pixels.decode_grey(dataset)
+        array = pixels.to_modality(stored, dataset)[None, None]
+        photometric, value_range = str(dataset.PhotometricInterpretation), pixels.modality_range(dataset)
+        padding = None if mask is None else mask[None]
+    spacing = calibration_of(instance.header)
+    affine = np.eye(4)
+    if spacing is not None:
+        affine[0, 0], affine[1, 1] = spacing[1], spacing[0]
+    number = len(found.images)
+    _save(array, scratch / f"image-{number}.npy")
+    if padding is not None:
+        _save(padding, scratch / f"padding-{number}.npy")
+    found.images.append(
+        {
+            "number": number,
+            "affine": affine.tolist(),
+            "spatial": False,
+            "sources": [_source(instance, scratch / f"header-{number}-0.dcm")],
+            "series_uid": instance.series_uid,
+            "name": instance.sop_instance_uid,
+            "modality": str(instance.header.get("Modality", "") or ""),
+            "photometric": photometric,
+            "calibrated": spacing is not None,
+            "laterality": laterality_of(instance.header),
+            "bits_stored": 8 if photometric == "RGB" else int(dataset.BitsStored),
+            "value_range": list(value_range),
+            "padding": padding is not None,
+        }
+    )
+
+
+# --- volumes ------------------------------------------------------------------------------------------------------
+
+
+def _volume(series_uid: str, slices: list[Instance], scratch: Path, limits: Plain, found: Found) -> None:
+    for instance in slices:
+        if "MOSAIC" in _image_type(instance.header):
+            raise Refused(ReasonCode.MOSAIC, "each picture of the series is a mosaic of many slices")
+        if pixels.is_colour(instance.header):
+            raise Refused(ReasonCode.COLOUR, "the series is coloured: no grey values to make a volume of")
+    if len({i.sop_class_uid for i in slices}) > 1:
+        raise Refused(ReasonCode.BAD_HEADER, "the series mixes SOP classes")
+    tolerances = Tolerances(
+        limits["minimum_slices"], limits["spacing_tolerance"], limits["perpendicular_tolerance"]
+    )
+    order, affine = stack([plane_of(i.header) for i in slices], tolerances)
+    ordered = [slices[n] for n in order]
+    rows, columns = int(ordered[0].header.Rows), int(ordered[0].header.Columns)
+    if rows * columns * len(ordered) > limits["maximum_pixels"]:
+        raise Refused(
+            ReasonCode.TOO_LARGE, f"{len(ordered)} x {rows} x {columns} pixels are more than the limit"
+        )
+    kind, value_range = _common_type([i.header for i in ordered])
+    number = len(found.images)
+    volume = open_memmap(
+        scratch / f"image-{number}.npy", mode="w+", dtype=kind, shape=(1, len(ordered), rows, columns)
+    )
+    padding: NDArray[np.bool_] | None = None
+    for k, instance in enumerate(ordered):
+        stored, mask = pixels.decode_grey(_with_pixels(instance, limits))
+        volume[0, k] = pixels.to_modality(stored, instance.header)
+        if mask is not None:
+            if padding is None:
+                padding = np.zeros((len(ordered), rows, columns), dtype=np.bool_)
+            padding[k] = mask
+    volume.flush()
+    del volume
+    if padding is not None:
+        _save(padding, scratch / f"padding-{number}.npy")
+    header = ordered[0].header
+    found.images.append(
+        {
+            "number": number,
+            "affine": affine.tolist(),
+            "spatial": True,
+            "sources": [_source(i, scratch / f"header-{number}-{k}.dcm") for k, i in enumerate(ordered)],
+            "series_uid": series_uid,
+            "name": series_uid,
+            "modality": str(header.get("Modality", "") or ""),
+            "photometric": str(header.PhotometricInterpretation),
+            "calibrated": True,
+            "laterality": laterality_of(header),
+            "bits_stored": int(header.BitsStored),
+            "value_range": list(value_range),
+            "padding": padding is not None,
+        }
+    )
+
+
+def _common_type(headers: Sequence[Dataset]) -> tuple[type[np.generic], tuple[float, float]]:
+    """One type that holds every slice's modality values exactly (PET and some MR rescale slice by slice)."""
+    ranges = [pixels.modality_range(header) for header in headers]
+    low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    if any("ModalityLUTSequence" in header for header in headers):
+        return np.float32, (low, high)
+    integral = all(pixels.rescale_of(header).integral for header in headers)
+    return pixels.value_type(integral, low, high), (low, high)
+
+
+# --- both ---------------------------------------------------------------------------------------------------------
+
+
+def _with_pixels(instance: Instance, limits: Plain) -> Dataset:
+    dataset = read_dataset(instance.path, pixels=True)
+    pixels.check_layout(dataset, limits["maximum_pixels"])
+    return dataset
+
+
+def _save(array: NDArray[Any], path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _source(instance: Instance, path: Path) -> Plain:
+    return {
+        "sop_instance_uid": instance.sop_instance_uid,
+        "sop_class_uid": instance.sop_class_uid,
+        "frame": None,
+        "header": str(_write_header(instance.header, path)),
+    }
+
+
+def _write_header(header: Dataset, path: Path) -> Path:
+    """The header in its own encoding, so that every value is written with the bytes with which it came."""
+    copy = Dataset()
+    for tag in header.keys():  # noqa: SIM118  (iterating a Dataset would decode its elements)
+        if tag.group != 0x7FE0:
+            copy._dict[tag] = header.get_item(tag)  # undecoded: a name keeps its bytes
+    implicit, little = header.original_encoding
+    copy.set_original_encoding(implicit, little, header.original_character_set)
+    meta = FileMetaDataset()
+    syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    meta.TransferSyntaxUID = syntax
+    meta.MediaStorageSOPClassUID = UID(str(header.SOPClassUID))
+    meta.MediaStorageSOPInstanceUID = UID(str(header.SOPInstanceUID))
+    copy.file_meta = meta
+    dcmwrite(path, copy, implicit_vr=implicit, little_endian=little, force_encoding=True)
+    return path

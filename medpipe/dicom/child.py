@@ -1,0 +1,186 @@
+"""The guarded child: a warm, single-threaded process that forks one limited grandchild per request.
+
+Protocol: one JSON object per line. Requests come on stdin; answers go to stdout. The grandchild alone touches foreign
+bytes; its memory, processor time and wall-clock time are bounded, and whatever becomes of it, the child lives on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from medpipe.dicom import assemble, headers, pictures
+from medpipe.errors import ReasonCode, Refused
+
+Plain = dict[str, Any]
+Request = dict[str, Any]
+
+_LARGEST_ANSWER = 256 * 2**20
+
+
+def main() -> None:
+    """Serves requests until stdin closes, which it does when the parent dies."""
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it then closes our stdin
+    _preload()
+    sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        request: Request = json.loads(line)
+        for answer in _guarded(request):
+            sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps({"end": True}) + "\n")
+        sys.stdout.flush()
+
+
+def _preload() -> None:
+    """Imports what every grandchild needs, once, and before the first fork."""
+    import highdicom.spatial  # noqa: F401
+    import numpy  # noqa: F401
+    import pydicom.pixels.decoders  # noqa: F401
+
+
+# --- one operation per kind of request (these run in the grandchild) ---------------------------------------------
+
+
+def _scan(request: Request) -> Iterator[Plain]:
+    for number, name in request["files"]:
+        yield {"begin": number}
+        try:
+            header = headers.read_header(Path(name), request["uid_root"])
+        except Refused as reason:
+            yield {"number": number, "refused": [reason.code, str(reason)]}
+        else:
+            yield {"number": number, "header": {**vars(header), "path": name}}
+
+
+def _assemble(request: Request) -> Iterator[Plain]:
+    paths = [Path(name) for name in request["paths"]]
+    yield assemble.assemble(paths, Path(request["scratch"]), request["limits"], request["uid_root"])
+
+
+def _picture(request: Request) -> Iterator[Plain]:
+    yield pictures.read_picture(Path(request["path"]), Path(request["scratch"]), request["limits"])
+
+
+def _nifti(request: Request) -> Iterator[Plain]:
+    yield pictures.read_nifti(Path(request["path"]), Path(request["scratch"]), request["limits"])
+
+
+OPERATIONS: dict[str, Callable[[Request], Iterator[Plain]]] = {
+    "scan": _scan,
+    "assemble": _assemble,
+    "picture": _picture,
+    "nifti": _nifti,
+}
+
+
+# --- the guard ----------------------------------------------------------------------------------------------------
+
+
+def _guarded(request: Request) -> list[Plain]:
+    """Runs one request in a fork; its answers, the last one a refusal where it broke a limit or died."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _grandchild(request, writing)
+    os.close(writing)
+    try:
+        answers, late = _collect(reading, request["limits"]["seconds"])
+    finally:
+        os.close(reading)
+    if late:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if late:
+        limit = request["limits"]["seconds"]
+        return [*answers, _refusal(ReasonCode.TIME_LIMIT, f"reading took longer than {limit:g} s")]
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGXCPU:
+        return [*answers, _refusal(ReasonCode.TIME_LIMIT, "reading took more processor time than allowed")]
+    if code == -signal.SIGKILL:
+        return [
+            *answers,
+            _refusal(ReasonCode.MEMORY_LIMIT, "the system killed the reader, likely for its memory"),
+        ]
+    if code != 0:
+        return [*answers, _refusal(ReasonCode.UNREADABLE, f"the reader died of the file (status {code})")]
+    return answers
+
+
+def _refusal(code: ReasonCode, sentence: str) -> Plain:
+    return {"failed": [code.value, sentence]}
+
+
+def _collect(reading: int, seconds: float) -> tuple[list[Plain], bool]:
+    """All lines that the grandchild writes, and whether it was silent for too long."""
+    held = bytearray()
+    deadline = time.monotonic() + seconds
+    while len(held) < _LARGEST_ANSWER:
+        ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return _lines(held), True
+        block = os.read(reading, 1 << 16)
+        if not block:
+            return _lines(held), False
+        held += block
+        deadline = time.monotonic() + seconds
+    return _lines(held), True
+
+
+def _lines(held: bytearray) -> list[Plain]:
+    return [json.loads(line) for line in bytes(held).split(b"\n")[:-1]]
+
+
+def _grandchild(request: Request, writing: int) -> None:
+    """Never returns: sets the limits, runs the operation, writes its answers, exits without any clean-up."""
+    status = 1
+    try:
+        os.close(0)
+        _limit(request["limits"])
+        try:
+            for answer in OPERATIONS[request["operation"]](request):
+                _write(writing, answer)
+        except Refused as reason:
+            _write(writing, {"failed": [reason.code, str(reason)]})
+        except MemoryError:
+            _write(writing, _refusal(ReasonCode.MEMORY_LIMIT, "reading needs more memory than allowed"))
+        except RecursionError:
+            _write(writing, _refusal(ReasonCode.UNREADABLE, "sequences are nested too deeply"))
+        except OSError as error:
+            _write(writing, {"storage": error.strerror or "input/output error"})
+        except Exception as error:
+            _write(writing, _refusal(ReasonCode.UNREADABLE, f"the reader stumbled ({type(error).__name__})"))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _limit(limits: Plain) -> None:
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    space = in_use + int(limits["memory"])
+    seconds = int(limits["seconds"]) + 1
+    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    resource.setrlimit(resource.RLIMIT_CPU, (4 * seconds, 4 * seconds + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+
+def _write(writing: int, answer: Plain) -> None:
+    data = json.dumps(answer).encode() + b"\n"
+    while data:
+        data = data[os.write(writing, data) :]
+
+
+if __name__ == "__main__":
+    main()

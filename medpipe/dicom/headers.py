@@ -1,0 +1,185 @@
+"""One instance file -> what routing and grouping need of its header. Runs in the guarded child only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, config, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+
+from medpipe.dicom.classes import is_own_output
+from medpipe.errors import ReasonCode, Refused
+from medpipe.identity import digest
+
+# what a file from outside gets wrong is ours to judge, not a reason for the parser to stop or to warn
+config.settings.reading_validation_mode = config.IGNORE
+
+TagValue = str | int | float | list[str | int | float]
+
+_PATIENT_GROUP = 0x0010
+_ALLOWED_PATIENT = {"PatientSex", "PatientAge"}
+_LONGEST = 1024
+_TEXT = {"AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
+_NUMBERS = {"DS", "FD", "FL", "IS", "SL", "SS", "UL", "US", "SV", "UV"}
+
+
+@dataclass(frozen=True)
+class InstanceHeader:
+    """What is known of one instance without its pixels. `patient_key` is a digest, never the id itself.
+
+    `tags` holds the header's scalar attributes by keyword, for rules; patient attributes other than sex and age are
+    left out.
+    """
+
+    path: Path
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_uid: str
+    series_uid: str
+    transfer_syntax: str
+    modality: str
+    rows: int
+    columns: int
+    frames: int
+    patient_key: str
+    own_output: bool
+    tags: Mapping[str, TagValue] = field(repr=False, default_factory=dict)
+
+
+def read_dataset(path: Path, *, pixels: bool) -> Dataset:
+    """Opens one DICOM file, with or without preamble. Raises Refused(NOT_DICOM | UNREADABLE)."""
+    try:
+        try:
+            dataset = dcmread(path, stop_before_pixels=not pixels)
+        except InvalidDicomError:
+            dataset = dcmread(path, stop_before_pixels=not pixels, force=True)
+            if not dataset.get("SOPInstanceUID"):
+                raise Refused(ReasonCode.NOT_DICOM, "the file has no DICOM structure") from None
+    except Refused:
+        raise
+    except MemoryError:
+        raise
+    except RecursionError:
+        raise Refused(ReasonCode.UNREADABLE, "sequences are nested too deeply") from None
+    except Exception as error:
+        raise Refused(ReasonCode.UNREADABLE, f"the file cannot be parsed ({type(error).__name__})") from None
+    return dataset
+
+
+def read_header(path: Path, uid_root: str) -> InstanceHeader:
+    """The header of one file. Raises Refused where it is no DICOM instance or cannot be parsed."""
+    return header_of(read_dataset(path, pixels=False), path, uid_root)
+
+
+def header_of(dataset: Dataset, path: Path, uid_root: str) -> InstanceHeader:
+    """The header of an opened file. Raises Refused(BAD_HEADER) where an identifying UID is missing."""
+    try:
+        for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID"):
+            if not str(dataset.get(keyword, "") or ""):
+                raise Refused(ReasonCode.BAD_HEADER, f"{keyword} is missing or empty")
+        return InstanceHeader(
+            path=path,
+            sop_instance_uid=str(dataset.SOPInstanceUID),
+            sop_class_uid=str(dataset.SOPClassUID),
+            study_uid=str(dataset.StudyInstanceUID),
+            series_uid=str(dataset.SeriesInstanceUID),
+            transfer_syntax=transfer_syntax_of(dataset),
+            modality=str(dataset.get("Modality", "") or ""),
+            rows=whole_number(dataset, "Rows"),
+            columns=whole_number(dataset, "Columns"),
+            frames=max(1, whole_number(dataset, "NumberOfFrames")),
+            patient_key=digest(_raw(dataset, 0x00100020), _raw(dataset, 0x00100021)),
+            own_output=is_own_output(dataset, uid_root),
+            tags=_tags(dataset),
+        )
+    except Refused:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Refused(
+            ReasonCode.BAD_HEADER, f"an attribute cannot be decoded ({type(error).__name__})"
+        ) from None
+
+
+def transfer_syntax_of(dataset: Dataset) -> str:
+    """The Transfer Syntax UID, or for a file without meta header the one its encoding shows."""
+    meta = getattr(dataset, "file_meta", None)
+    named = str(meta.get("TransferSyntaxUID", "") or "") if meta is not None else ""
+    if named:
+        return named
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return "1.2.840.10008.1.2"
+    return "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+
+
+def whole_number(dataset: Dataset, keyword: str) -> int:
+    """An integer attribute; 0 where it is missing or empty. Raises Refused(BAD_HEADER) where it is no number."""
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return 0
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise Refused(ReasonCode.BAD_HEADER, f"{keyword} is not a whole number") from None
+
+
+def _raw(dataset: Dataset, tag: int) -> bytes:
+    """The bytes of an element as received, undecoded."""
+    element = dataset.get_item(tag) if tag in dataset else None
+    value = getattr(element, "value", None)
+    if value is None:
+        return b""
+    return value.strip(b" \0") if isinstance(value, bytes) else str(value).strip().encode()
+
+
+def _tags(dataset: Dataset) -> dict[str, TagValue]:
+    tags: dict[str, TagValue] = {}
+    for tag in list(dataset.keys()):
+        if (
+            tag.is_private
+            or tag.group > 0x0062
+            or (tag.group == _PATIENT_GROUP and tag.element > 0x0040 + 0x1000)
+        ):
+            continue
+        try:
+            element = dataset[tag]
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:  # one unreadable attribute must not hide the others
+            continue
+        keyword = element.keyword
+        if not keyword or (tag.group == _PATIENT_GROUP and keyword not in _ALLOWED_PATIENT):
+            continue
+        if element.VR in _TEXT or element.VR in _NUMBERS:
+            value = _plain(element.value, element.VR in _NUMBERS)
+            if value is not None:
+                tags[keyword] = value
+    return tags
+
+
+def _plain(value: Any, numeric: bool) -> TagValue | None:
+    if isinstance(value, MultiValue | list | tuple):
+        items = [_plain_one(item, numeric) for item in list(value)[:64]]
+        return [item for item in items if item is not None]
+    return _plain_one(value, numeric)
+
+
+def _plain_one(value: Any, numeric: bool) -> str | int | float | None:
+    if value is None or value == "":
+        return None
+    if numeric:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return None
+        if not math.isfinite(number):
+            return None
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    return str(value)[:_LONGEST]

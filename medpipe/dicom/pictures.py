@@ -1,0 +1,146 @@
+"""What a picture's header says beside its pixels: calibration and laterality. Also camera pictures and NIfTI files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageOps
+from pydicom import Dataset
+
+from medpipe.errors import ReasonCode, Refused
+
+Plain = dict[str, Any]
+
+_CENTIMETRES = 3
+_TISSUE = 1
+
+
+def calibration_of(header: Dataset) -> tuple[float, float] | None:
+    """Pixel spacing (row, column) in mm of a picture, or None where sizes are unknown.
+
+    PixelSpacing counts; ImagerPixelSpacing is measured at the detector and does not. Ultrasound counts where one
+    tissue region with centimetres on both axes covers the picture's regions (PS3.3 C.8.5.5).
+    """
+    spacing = _two_positive(header.get("PixelSpacing"))
+    if spacing is not None:
+        return spacing
+    regions = list(header.get("SequenceOfUltrasoundRegions") or ())
+    if len(regions) != 1:
+        return None
+    region = regions[0]
+    units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
+    if units != (_CENTIMETRES, _CENTIMETRES) or region.get("RegionSpatialFormat") != _TISSUE:
+        return None
+    steps = _two_positive([region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX")])
+    return None if steps is None else (steps[0] * 10, steps[1] * 10)
+
+
+def laterality_of(header: Dataset) -> str | None:
+    """ImageLaterality, else Laterality, else that of a single frame's anatomy; None where not said."""
+    for keyword in ("ImageLaterality", "Laterality", "FrameLaterality"):
+        value = str(header.get(keyword, "") or "").strip().upper()
+        if value in ("L", "R", "B", "U"):
+            return value
+    return None
+
+
+def _two_positive(value: Any) -> tuple[float, float] | None:
+    try:
+        row, column = (abs(float(item)) for item in value)
+    except (TypeError, ValueError):
+        return None
+    good = math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0
+    return (row, column) if good else None
+
+
+def read_picture(path: Path, scratch: Path, limits: Plain) -> Plain:
+    """A camera picture (JPEG, PNG, TIFF), turned upright as its EXIF says, as the plain description of an image."""
+    PillowImage.MAX_IMAGE_PIXELS = None  # our own limit stands below
+    try:
+        with PillowImage.open(path, formats=("JPEG", "PNG", "TIFF")) as picture:
+            if picture.width * picture.height > limits["maximum_pixels"]:
+                raise Refused(
+                    ReasonCode.TOO_LARGE, f"{picture.width} x {picture.height} pixels are more than the limit"
+                )
+            if getattr(picture, "n_frames", 1) > 1:
+                raise Refused(ReasonCode.MULTIFRAME, "the file holds several pictures")
+            grey = picture.mode in ("1", "L", "I", "I;16", "F")
+            upright = ImageOps.exif_transpose(picture)
+            array = np.asarray(upright) if grey else np.asarray(upright.convert("RGB"))
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:
+        raise Refused(
+            ReasonCode.UNREADABLE, f"the picture does not decode ({type(error).__name__})"
+        ) from None
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    planes = array[None, None] if grey else np.ascontiguousarray(array.transpose(2, 0, 1))[:, None]
+    _save(planes, scratch)
+    high = float(np.iinfo(planes.dtype).max) if planes.dtype.kind in "ui" else float(planes.max())
+    return _plain(np.eye(4), False, "MONOCHROME2" if grey else "RGB", "", (0.0, high), False)
+
+
+def read_nifti(path: Path, scratch: Path, limits: Plain) -> Plain:
+    """A NIfTI volume through SimpleITK (whose physical space is LPS already), as the plain description of an image."""
+    import SimpleITK as sitk  # noqa: N813  (the project's own abbreviation)
+
+    try:
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("NiftiImageIO")
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        size = reader.GetSize()
+        if math.prod(size) > limits["maximum_pixels"]:
+            raise Refused(ReasonCode.TOO_LARGE, "more voxels than the limit")
+        if len([s for s in size if s > 1]) > 3 or reader.GetNumberOfComponents() > 1:
+            raise Refused(ReasonCode.MULTIFRAME, "the file holds several volumes")
+        volume = reader.Execute()
+        if volume.GetDimension() == 4:
+            volume = volume[:, :, :, 0]
+    except (Refused, MemoryError):
+        raise
+    except Exception:
+        raise Refused(ReasonCode.UNREADABLE, "the NIfTI file cannot be read") from None
+    array = sitk.GetArrayFromImage(volume)
+    if volume.GetDimension() != 3:
+        raise Refused(ReasonCode.GEOM_SINGLE_SLICE, "the file holds no volume")
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(volume.GetDirection()).reshape(3, 3) @ np.diag(volume.GetSpacing())
+    affine[:3, 3] = volume.GetOrigin()
+    _save(array[None], scratch)
+    return _plain(affine, True, "MONOCHROME2", "MR", (float(array.min()), float(array.max())), True)
+
+
+def _save(array: np.ndarray[Any, Any], scratch: Path) -> None:
+    with (scratch / "image-0.npy").open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _plain(
+    affine: np.ndarray[Any, Any],
+    spatial: bool,
+    photometric: str,
+    modality: str,
+    value_range: tuple[float, float],
+    calibrated: bool,
+) -> Plain:
+    return {
+        "number": 0,
+        "affine": affine.tolist(),
+        "spatial": spatial,
+        "sources": [],
+        "series_uid": "",
+        "name": "",
+        "modality": modality,
+        "photometric": photometric,
+        "calibrated": calibrated,
+        "laterality": None,
+        "bits_stored": 8,
+        "value_range": list(value_range),
+        "padding": False,
+    }

@@ -1,0 +1,223 @@
+"""Pixel data of one single-frame instance -> an array. Runs in the guarded child only.
+
+Colour is converted to RGB once, here; grey is brought to modality values (rescale, PS3.3 C.11.1) in the smallest
+type that holds them exactly; bits beyond BitsStored are masked.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from pydicom import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.uid import UID, JPEGBaseline8Bit
+
+from medpipe.dicom.headers import transfer_syntax_of, whole_number
+from medpipe.errors import ReasonCode, Refused
+
+PillowImage.MAX_IMAGE_PIXELS = None  # the limit is ours: reading.maximum_pixels, checked before decoding
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "PALETTE COLOR")
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Stored value -> modality value: slope * stored + intercept (PS3.3 C.11.1.1.2)."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    @property
+    def integral(self) -> bool:
+        return self.slope.is_integer() and self.intercept.is_integer()
+
+
+def check_layout(dataset: Dataset, maximum_pixels: int) -> None:
+    """Refuses what cannot be right before a byte is decoded: sizes, bits, photometric interpretation, no pixels."""
+    rows, columns = whole_number(dataset, "Rows"), whole_number(dataset, "Columns")
+    if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise Refused(ReasonCode.NOT_AN_IMAGE, "the object has no pixel data")
+    if "PixelData" not in dataset:
+        raise Refused(ReasonCode.BAD_PIXELS, "float pixel data are not read")
+    if rows < 1 or columns < 1:
+        raise Refused(ReasonCode.BAD_HEADER, f"Rows x Columns is {rows} x {columns}")
+    frames = max(1, whole_number(dataset, "NumberOfFrames"))
+    if rows * columns * frames > maximum_pixels:
+        raise Refused(ReasonCode.TOO_LARGE, f"{rows} x {columns} x {frames} pixels are more than the limit")
+    allocated, stored = whole_number(dataset, "BitsAllocated"), whole_number(dataset, "BitsStored")
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
+        raise Refused(
+            ReasonCode.BAD_HEADER, f"BitsStored {stored} of BitsAllocated {allocated} makes no sense here"
+        )
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    if photometric not in GREY + COLOUR:
+        raise Refused(ReasonCode.BAD_HEADER, "PhotometricInterpretation is missing or unknown")
+    samples = whole_number(dataset, "SamplesPerPixel")
+    if samples != (3 if photometric in COLOUR and photometric != "PALETTE COLOR" else 1):
+        raise Refused(ReasonCode.BAD_HEADER, f"{samples} samples per pixel do not go with {photometric}")
+
+
+def is_colour(dataset: Dataset) -> bool:
+    return str(dataset.get("PhotometricInterpretation", "")) in COLOUR
+
+
+def decode_colour(dataset: Dataset) -> NDArray[np.uint8]:
+    """RGB uint8 (3, J, I). Raises Refused(BAD_PIXELS | UNSUPPORTED_SYNTAX)."""
+    if transfer_syntax_of(dataset) == JPEGBaseline8Bit:
+        rgb = _decode_jpeg(dataset)
+    elif str(dataset.PhotometricInterpretation) == "PALETTE COLOR":
+        rgb = apply_color_lut(_decoded(dataset), dataset)
+    else:
+        rgb = _decoded(dataset)
+    if rgb.ndim != 3 or rgb.shape[2] < 3:
+        raise Refused(ReasonCode.BAD_PIXELS, "the decoded picture has no three colour channels")
+    if rgb.dtype != np.uint8:
+        bits = 16 if str(dataset.PhotometricInterpretation) == "PALETTE COLOR" else int(dataset.BitsStored)
+        rgb = (rgb.astype(np.float32) * (255.0 / ((1 << bits) - 1))).round().clip(0, 255).astype(np.uint8)
+    _check_shape(rgb.shape[:2], dataset)
+    return np.ascontiguousarray(rgb[..., :3].transpose(2, 0, 1))
+
+
+def decode_grey(dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Stored values (J, I) with the bits beyond BitsStored masked, and where they are padding (or None)."""
+    stored = _decoded(dataset)
+    if stored.ndim != 2:
+        raise Refused(ReasonCode.BAD_PIXELS, "the decoded picture is not a plane of grey values")
+    _check_shape(stored.shape, dataset)
+    if UID(transfer_syntax_of(dataset)).is_encapsulated is False:
+        stored = _mask_high_bits(stored, int(dataset.BitsStored))
+    return stored, _padding(stored, dataset)
+
+
+def rescale_of(dataset: Dataset) -> Rescale:
+    """Rescale slope and intercept; identity where absent. Raises Refused(BAD_HEADER) on 0, NaN or infinity."""
+    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
+    if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept) or abs(slope) > 1e12:
+        raise Refused(ReasonCode.BAD_HEADER, "RescaleSlope or RescaleIntercept makes no sense")
+    return Rescale(slope, intercept)
+
+
+def to_modality(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Modality values of stored ones: an integer type where slope and intercept are whole, else float32."""
+    if "ModalityLUTSequence" in dataset:
+        return np.asarray(apply_modality_lut(stored, dataset))
+    rescale = rescale_of(dataset)
+    if rescale == Rescale():
+        return stored
+    low, high = stored_range(dataset)
+    ends = [rescale.slope * low + rescale.intercept, rescale.slope * high + rescale.intercept]
+    kind = value_type(rescale.integral, min(ends), max(ends))
+    if kind == np.float32:
+        return (stored.astype(np.float64) * rescale.slope + rescale.intercept).astype(np.float32)
+    return (stored.astype(np.int64) * int(rescale.slope) + int(rescale.intercept)).astype(kind)
+
+
+def value_type(integral: bool, low: float, high: float) -> type[np.generic]:
+    """The smallest of int16, int32, float32 that holds whole (or any) numbers low..high."""
+    if not integral or low < -(2**31) or high >= 2**31:
+        return np.float32
+    return np.int16 if low >= -(2**15) and high < 2**15 else np.int32
+
+
+def stored_range(dataset: Dataset) -> tuple[int, int]:
+    """Smallest and largest stored value that BitsStored and PixelRepresentation allow."""
+    bits = int(dataset.BitsStored)
+    if whole_number(dataset, "PixelRepresentation"):
+        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    return 0, (1 << bits) - 1
+
+
+def modality_range(dataset: Dataset) -> tuple[float, float]:
+    """Smallest and largest modality value that the header allows."""
+    rescale = rescale_of(dataset)
+    ends = [rescale.slope * value + rescale.intercept for value in stored_range(dataset)]
+    return min(ends), max(ends)
+
+
+def _decode_jpeg(dataset: Dataset) -> NDArray[np.uint8]:
+    """One baseline JPEG through libjpeg. Its own markers say how colour is coded; without any, the header does."""
+    try:
+        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+        picture = PillowImage.open(io.BytesIO(frame), formats=("JPEG",))
+        told = "jfif" in picture.info or "adobe" in picture.info
+        if not told and str(dataset.PhotometricInterpretation) == "RGB" and picture.mode == "RGB":
+            picture.draft("YCbCr", picture.size)  # no transformation: the components are R, G and B already
+        _check_shape(picture.size[::-1], dataset)
+        if picture.mode not in ("RGB", "YCbCr"):
+            raise Refused(ReasonCode.BAD_PIXELS, f"the JPEG has mode {picture.mode}, the header says colour")
+        return np.asarray(picture)
+    except Refused:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Refused(ReasonCode.BAD_PIXELS, f"the JPEG does not decode ({type(error).__name__})") from None
+
+
+def _decoded(dataset: Dataset) -> NDArray[Any]:
+    try:
+        if not getattr(dataset, "file_meta", None) or "TransferSyntaxUID" not in dataset.file_meta:
+            from pydicom.dataset import FileMetaDataset
+
+            dataset.file_meta = FileMetaDataset()
+            dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_of(dataset))
+        return np.asarray(pixel_array(dataset))
+    except MemoryError:
+        raise
+    except NotImplementedError:
+        name = UID(transfer_syntax_of(dataset)).name
+        raise Refused(ReasonCode.UNSUPPORTED_SYNTAX, f"no decoder for {name}") from None
+    except Exception as error:
+        name = UID(transfer_syntax_of(dataset)).name
+        raise Refused(
+            ReasonCode.BAD_PIXELS, f"the pixel data ({name}) do not decode ({type(error).__name__})"
+        ) from None
+
+
+def _check_shape(shape: tuple[int, ...], dataset: Dataset) -> None:
+    if tuple(shape) != (int(dataset.Rows), int(dataset.Columns)):
+        raise Refused(
+            ReasonCode.BAD_PIXELS,
+            f"the picture decodes to {shape[0]} x {shape[1]}, the header says {dataset.Rows} x {dataset.Columns}",
+        )
+
+
+def _mask_high_bits(stored: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Shifts out what lies above BitsStored; the sign comes back with an arithmetic shift."""
+    surplus = stored.dtype.itemsize * 8 - bits
+    if surplus <= 0:
+        return stored
+    masked: NDArray[Any] = np.right_shift(np.left_shift(stored, surplus), surplus)
+    return masked
+
+
+def _padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:
+    """PixelPaddingValue, with PixelPaddingRangeLimit a range (PS3.3 C.7.5.1.1.2)."""
+    if dataset.get("PixelPaddingValue") in (None, ""):
+        return None
+    try:
+        value = int(dataset.PixelPaddingValue)
+        limit = int(dataset.get("PixelPaddingRangeLimit", value))
+    except (TypeError, ValueError):
+        return None
+    low, high = min(value, limit), max(value, limit)
+    mask = np.asarray((stored >= low) & (stored <= high))
+    return mask if mask.any() else None
+
+
+def _number(dataset: Dataset, keyword: str, default: float) -> float:
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise Refused(ReasonCode.BAD_HEADER, f"{keyword} is not a number") from None
