@@ -133,7 +133,7 @@ def refine(
     spent = 0.0
     for octave in sorted(groups, reverse=True):
         kernels = _kernels(2.0 ** (octave + 0.5), spec)
-        margin = spec.band + 2 * kernels[0].sxy
+        margin = spec.band + kernels[0].sxy  # beyond it little is said about the band
         crops = [_grown(boxes[n - 1], margin, spacing, labels.shape) for n in groups[octave]]
         for crop, members in _merged(crops, groups[octave]):
             pixels = math.prod(s.stop - s.start for s in crop)

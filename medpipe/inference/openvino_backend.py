@@ -42,10 +42,12 @@ class OpenVinoBackend:
 
     def __init__(self, bundle: Bundle, precision: str, threads: int, cache: Path) -> None:
         openvino = import_openvino()
-        self.precision = precision
         self.name = f"openvino {openvino.__version__.split('-')[0]}"
         self._shape = (1, bundle.input.channels, *bundle.window.patch)
         core = openvino.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            precision = "f32"  # what the CPU cannot do is not done slowly; the precision used is on record
+        self.precision = precision
         model = _cached_model(openvino, core, bundle, cache)
         model.reshape(list(self._shape))
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from monai.inferers.inferer import SlidingWindowInferer
 from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle
@@ -56,8 +57,6 @@ def slide(
 
 
 def _inferer(bundle: Bundle, backend: Backend) -> Callable[[torch.Tensor, _Predictor], torch.Tensor]:
-    from monai.inferers.inferer import SlidingWindowInferer
-
     inferer = SlidingWindowInferer(
         roi_size=bundle.window.patch,
         sw_batch_size=backend.batch,
