@@ -10,8 +10,9 @@ from ssl import SSLContext
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -58,24 +59,6 @@ def association(
     Raises PeerUnreachable (no answer, connection aborted), PeerBusy (rejected for now) or PeerRefused (rejected for
     good, or no presentation context accepted).
     """
-    assoc = _associate(peer, calling_ae, contexts, roles, handlers, patience)
-    try:
-        yield assoc
-    except BaseException:
-        assoc.abort()
-        raise
-    if assoc.is_established:
-        assoc.release()
-
-
-def _associate(
-    peer: Peer,
-    calling_ae: str,
-    contexts: Sequence[PresentationContext],
-    roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
-    handlers: Sequence[Handler],
-    patience: float | None,
-) -> Association:
     ae = _Caller(ae_title=calling_ae)
     ae.connection_timeout = peer.timeout
     ae.acse_timeout = peer.timeout
@@ -89,58 +72,73 @@ def _associate(
             ae_title=peer.ae_title,
             max_pdu=LONGEST_PDU,
             ext_neg=list(roles),
-            evt_handlers=list(handlers),
+            evt_handlers=[(evt.EVT_CONN_OPEN, ae.opened), (evt.EVT_PDU_RECV, ae.received), *handlers],
         )
     except OSError as error:  # the host's name is unknown
         raise PeerUnreachable(f"{peer_text(peer)}: {error.strerror or error}") from error
-    if not assoc.is_established:
-        raise why_not(peer, calling_ae, assoc)
-    return assoc
-
-
-class _Socket(AssociationSocket):
-    def _shutdown_socket(self) -> None:
-        # pynetdicom leaves a socket open when it was never connected or the peer has gone first.
-        super()._shutdown_socket()
-        if self.socket is not None:
-            self.socket.close()
+    try:
+        if not assoc.is_established:
+            raise _why_not(peer, ae, assoc)
+        yield assoc
+        if assoc.is_established:
+            assoc.release()
+    except BaseException:
+        assoc.abort()
+        raise
+    finally:
+        ae.close(assoc)
 
 
 class _Caller(AE):
+    """Our side of one association: no delay in its socket, which is closed in every case, and how far it came."""
+
+    connection: socket.socket | None = None
+    connected = False
+    rejection: A_ASSOCIATE_RJ | None = None
+
+    def opened(self, _event: evt.Event) -> None:
+        self.connected = True
+
+    def received(self, event: evt.Event) -> None:
+        # A rejection that comes before pynetdicom looks at its connection is lost to it: noted here as it arrives.
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self.rejection = event.pdu
+
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[SSLContext, str] | None
     ) -> AssociationSocket:
-        made = _Socket(assoc, address=address)
-        made.tls_args = tls_args
+        made = super()._create_socket(assoc, address, tls_args)
         if made.socket is not None:
             # Nagle's algorithm and the peer's delayed acknowledgement together cost 40 ms per instance.
             made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connection = made.socket
         return made
 
+    def close(self, assoc: Association) -> None:
+        """pynetdicom leaves a socket open that was refused or that the peer closed first."""
+        if assoc.dul.is_alive():
+            assoc.dul.join(1)
+        if self.connection is not None:
+            self.connection.close()
 
-def why_not(peer: Peer, calling_ae: str, assoc: Association) -> MedpipeError:
+
+def _why_not(peer: Peer, ae: _Caller, assoc: Association) -> MedpipeError:
     """The error that says why there is no association, and what to do."""
     where = peer_text(peer)
-    answer = assoc.acceptor.primitive
-    if assoc.is_rejected and answer is not None:
-        if answer.result == 2:
-            return PeerBusy(f"{where} rejected the association for now: {answer.reason_str}")
+    if ae.rejection is not None:
+        if ae.rejection.result == 2:
+            return PeerBusy(f"{where} rejected the association for now: {ae.rejection.reason_str}")
         return PeerRefused(
-            f"{where} rejected the association: {answer.reason_str}; the peer must know {calling_ae} as a calling AE"
-            f" title, and be called by its own ({peer.ae_title})"
+            f"{where} rejected the association: {ae.rejection.reason_str}; the peer must know {ae.ae_title} as a"
+            f" calling AE title, and be called by its own ({peer.ae_title})"
         )
     if assoc.rejected_contexts and not assoc.accepted_contexts:
         return PeerRefused(f"{where} accepts none of the services and objects asked for ({_names(assoc)})")
-    if answer is not None or (assoc.requestor.primitive is not None and _was_connected(assoc)):
+    if ae.connected:
         return PeerUnreachable(
-            f"{where} broke the association off; it may not know {calling_ae}, or be restarting"
+            f"{where} broke the association off; it may not know {ae.ae_title}, or be restarting"
         )
     return PeerUnreachable(f"{where} does not answer; check host, port and firewall")
-
-
-def _was_connected(assoc: Association) -> bool:
-    connection = assoc.dul.socket
-    return connection is not None and bool(connection._is_connected)
 
 
 def _names(assoc: Association) -> str:
