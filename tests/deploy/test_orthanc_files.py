@@ -1,0 +1,37 @@
+"""The Orthanc files that a hospital installs, as the demo runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import local_orthanc
+from local_orthanc import AUTOROUTING, TEMPLATE, LocalOrthanc
+
+HERE = Path(local_orthanc.__file__).parent
+
+
+def test_the_configuration_is_closed():
+    config = json.loads(TEMPLATE.read_text())
+    assert config["AuthenticationEnabled"] is True
+    assert config["DicomCheckCalledAet"] is True
+    assert {key: value for key, value in config.items() if key.startswith("DicomAlwaysAllow") and value} == {}
+
+
+def test_the_configuration_routes_to_a_modality_that_it_knows():
+    config = json.loads(TEMPLATE.read_text())
+    assert config["Medpipe"]["Destination"] in config["DicomModalities"]
+    assert [Path(path).name for path in config["LuaScripts"]] == [AUTOROUTING.name]
+
+
+def test_each_local_orthanc_has_its_own_password_ports_and_folder(tmp_path):
+    one, two = LocalOrthanc(tmp_path / "1").configuration(), LocalOrthanc(tmp_path / "2").configuration()
+    for key in ("RegisteredUsers", "HttpPort", "DicomPort", "StorageDirectory"):
+        assert one[key] != two[key], key
+    assert "CHANGE-THIS-PASSWORD" not in json.dumps(one)
+
+
+def test_the_instructions_name_every_key_that_matters():
+    text = (HERE / "orthanc" / "README.md").read_text()
+    for key in ("RegisteredUsers", "DicomCheckCalledAet", "StableAge", "Medpipe.Modalities", "TCP_NODELAY"):
+        assert key in text
