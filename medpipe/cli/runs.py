@@ -241,7 +241,9 @@ class Run:
         if "png" in formats:
             yield from write_mask_png(prediction, stem.with_name(stem.name + ".png"))
         if "nifti" in formats:
-            yield write_nifti(prediction, stem.with_name(stem.name + ".nii.gz"))
+            yield write_nifti(
+                prediction, stem.with_name(stem.name + ".nii.gz"), exclusive=outcome.bundle.exclusive
+            )
         if self._probabilities:
             yield write_probabilities(prediction, stem.with_name(stem.name + ".npz"))
         if self._preview:

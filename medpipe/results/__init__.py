@@ -2,6 +2,7 @@
 
 from medpipe.results.mask_files import write_mask_png, write_nifti, write_probabilities
 from medpipe.results.options import ResultOptions
+from medpipe.results.preview import write_preview
 from medpipe.results.read_seg import read_seg
 from medpipe.results.write import write_results
 
@@ -10,6 +11,7 @@ __all__ = [
     "read_seg",
     "write_mask_png",
     "write_nifti",
+    "write_preview",
     "write_probabilities",
     "write_results",
 ]

@@ -36,6 +36,7 @@ class FinishedObject:
     content: bytes
 
 
+@unjudged()
 def finish(dataset: Dataset, headers: SourceHeaders, options: ResultOptions, version: str) -> FinishedObject:
     """Gives `dataset` the patient and study of the sources, their newest moment, and its SOP Instance UID.
 
@@ -99,9 +100,8 @@ def _replace_patient_and_study(dataset: Dataset, headers: SourceHeaders) -> None
         dataset[tag] = as_raw(tag, dictionary_VR(tag), b"")
     for element in headers.carried:
         dataset[element.tag] = element
-    with unjudged():
-        stated = dataset.get("SpecificCharacterSet")
-        encodings = convert_encodings(stated) if stated else None
+    stated = dataset.get("SpecificCharacterSet")
+    encodings = convert_encodings(stated) if stated else None
     dataset.set_original_encoding(False, True, encodings)
 
 
@@ -115,6 +115,5 @@ def _identify(dataset: Dataset, uid: str, dimensions: str) -> None:
 
 def _encoded(dataset: Dataset) -> bytes:
     buffer = BytesIO()
-    with unjudged():
-        dataset.save_as(buffer, enforce_file_format=True)
+    dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

@@ -36,25 +36,34 @@ def labels(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return coded
 
 
-def write_mask_png(prediction: Prediction, path: Path) -> None:
-    """8-bit grey PNG of a picture, bit n = class n of the bundle (0-based)."""
+def write_mask_png(prediction: Prediction, path: Path) -> tuple[Path, ...]:
+    """8-bit grey PNG, bit n = class n of the bundle (0-based): `path` for a picture.
+
+    A volume gives one file per slice, `<stem>-0001.png` and so on in the order of the grid. Gives back the paths.
+    """
     from PIL import Image as Picture
 
-    if prediction.image.is_volume:
-        raise UsageError(f"{prediction.image.name}: a volume has no PNG mask; ask for nifti")
-    buffer = io.BytesIO()
-    Picture.fromarray(bit_coded(prediction.mask)[0]).save(buffer, format="PNG", compress_level=6)
-    write_atomically(buffer.getvalue(), path)
+    coded = bit_coded(prediction.mask)
+    paths = (
+        [path.with_name(f"{path.stem}-{k:04d}{path.suffix}") for k in range(1, len(coded) + 1)]
+        if prediction.image.is_volume
+        else [path]
+    )
+    for plane, place in zip(coded, paths, strict=True):
+        buffer = io.BytesIO()
+        Picture.fromarray(plane).save(buffer, format="PNG", compress_level=6)
+        write_atomically(buffer.getvalue(), place)
+    return tuple(paths)
 
 
-def write_nifti(prediction: Prediction, path: Path, *, exclusive: bool) -> None:
-    """NIfTI (`.nii` or `.nii.gz`) on the source's grid, through SimpleITK.
+def write_nifti(prediction: Prediction, path: Path, *, exclusive: bool = False) -> Path:
+    """NIfTI (`.nii` or `.nii.gz`) on the source's grid, through SimpleITK; gives back `path`.
 
     Voxels are the class's number from 1 where the bundle's classes exclude each other, else bit n = class n
     (0-based). The grid's LPS affine is given to ITK as it is; ITK writes NIfTI's RAS. Raises UsageError where the
     grid is sheared, which neither ITK nor NIfTI's qform can carry.
     """
-    import SimpleITK as sitk  # noqa: N813  the name its own documentation uses
+    import SimpleITK
 
     grid = prediction.image.grid
     spacing = np.array(grid.spacing[::-1])
@@ -62,7 +71,7 @@ def write_nifti(prediction: Prediction, path: Path, *, exclusive: bool) -> None:
     if not np.allclose(cosines.T @ cosines, np.eye(3), atol=1e-4):
         raise UsageError(f"{prediction.image.name}: its grid is sheared; NIfTI cannot carry that")
     mask = prediction.mask
-    picture: Any = sitk.GetImageFromArray(labels(mask) if exclusive else bit_coded(mask))
+    picture: Any = SimpleITK.GetImageFromArray(labels(mask) if exclusive else bit_coded(mask))
     picture.SetSpacing([float(x) for x in spacing])
     picture.SetDirection([float(x) for x in cosines.ravel()])
     picture.SetOrigin([float(x) for x in grid.affine[:3, 3]])
@@ -70,13 +79,14 @@ def write_nifti(prediction: Prediction, path: Path, *, exclusive: bool) -> None:
     temporary = path.with_name(f".{path.name}.part{ending}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        sitk.WriteImage(picture, str(temporary), useCompression=ending == ".nii.gz")
+        SimpleITK.WriteImage(picture, str(temporary), useCompression=ending == ".nii.gz")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    return path
 
 
-def write_probabilities(prediction: Prediction, path: Path) -> None:
+def write_probabilities(prediction: Prediction, path: Path) -> Path:
     """`.npz` with `probability` float16 (classes, K, J, I) on the source grid and `classes` (ids in bundle order).
 
     Raises UsageError where the prediction was made without keeping its probabilities.
@@ -100,3 +110,4 @@ def write_probabilities(prediction: Prediction, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    return path

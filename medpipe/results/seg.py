@@ -31,6 +31,7 @@ from medpipe.results.source_header import SourceHeaders, read_source_headers
 from medpipe.types import Prediction
 
 
+@unjudged()
 def build_seg(
     prediction: Prediction, bundle: Bundle, options: ResultOptions, headers: SourceHeaders | None = None
 ) -> FinishedObject:
@@ -44,15 +45,14 @@ def build_seg(
     sources = stand_ins(prediction.image, headers, options.uid_root)
     occupied = occupied_slices(prediction.mask)
     chosen = _chosen(occupied, len(sources), options)
-    with unjudged():
-        seg = _built(
-            prediction,
-            bundle,
-            options,
-            sources[chosen],
-            _stack(prediction.mask, chosen),
-            [*acquisition_equipment(headers.first), processing_equipment(__version__, bundle)],
-        )
+    seg = _built(
+        prediction,
+        bundle,
+        options,
+        sources[chosen],
+        _stack(prediction.mask, chosen),
+        [*acquisition_equipment(headers.first), processing_equipment(__version__, bundle)],
+    )
     if not occupied:
         _keep_one_frame(seg)
     if not prediction.image.grid.spatial:

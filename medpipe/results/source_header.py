@@ -114,24 +114,24 @@ class SourceHeaders:
         return self.datasets[0]
 
 
+@unjudged()
 def read_source_headers(image: Image) -> SourceHeaders:
     """Reads the headers of `image.sources` (files of our own guarded reader, without pixel data)."""
     paths = dict.fromkeys(source.header for source in image.sources)
     return source_headers([_read(path) for path in paths])
 
 
+@unjudged()
 def source_headers(datasets: Sequence[Dataset]) -> SourceHeaders:
     """The same from data sets at hand. Elements not yet looked at keep their bytes; the others are encoded again."""
     if not datasets:
         raise ValueError("a result needs at least one source header")
-    with unjudged():
-        carried = tuple(_carried(datasets[0]))
-        return SourceHeaders(tuple(datasets), carried, newest_moment(datasets))
+    carried = tuple(_carried(datasets[0]))
+    return SourceHeaders(tuple(datasets), carried, newest_moment(datasets))
 
 
 def _read(path: Path) -> Dataset:
-    with unjudged():
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    return pydicom.dcmread(path, stop_before_pixels=True, force=True)
 
 
 def _carried(header: Dataset) -> Iterable[RawDataElement | DataElement]:

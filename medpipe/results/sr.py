@@ -39,6 +39,7 @@ from medpipe.results.sr_text import refusal_text, summary_text
 from medpipe.types import Prediction, Quarantine
 
 
+@unjudged()
 def build_sr(
     prediction: Prediction,
     seg: FinishedObject | None,
@@ -86,6 +87,7 @@ def build_sr(
     return finish(report, headers, options, __version__)
 
 
+@unjudged()
 def build_refused_sr(
     refused: Sequence[Quarantine], headers: SourceHeaders, name: str, bundle: Bundle, options: ResultOptions
 ) -> FinishedObject:
@@ -136,32 +138,31 @@ def _report(
             ),
         )
     )
-    with unjudged():
-        content = MeasurementReport(
-            observation_context=context,
-            procedure_reported=_procedures(headers.first),
-            imaging_measurements=groups,
-        )
-        return kind(
-            evidence=evidence,
-            content=content,
-            series_instance_uid=series,
-            series_number=options.series_number + 1,
-            sop_instance_uid="2.25.0",
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name=MANUFACTURER_MODEL_NAME,
-            software_versions=software_versions(__version__, bundle),
-            device_serial_number=device_serial_number(bundle),
-            series_description=series_description(bundle.title, options),
-            is_complete=True,
-            is_final=False,
-            is_verified=False,
-            contributing_equipment=[
-                *acquisition_equipment(headers.first),
-                processing_equipment(__version__, bundle),
-            ],
-        )
+    content = MeasurementReport(
+        observation_context=context,
+        procedure_reported=_procedures(headers.first),
+        imaging_measurements=groups,
+    )
+    return kind(
+        evidence=evidence,
+        content=content,
+        series_instance_uid=series,
+        series_number=options.series_number + 1,
+        sop_instance_uid="2.25.0",
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MANUFACTURER_MODEL_NAME,
+        software_versions=software_versions(__version__, bundle),
+        device_serial_number=device_serial_number(bundle),
+        series_description=series_description(bundle.title, options),
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        contributing_equipment=[
+            *acquisition_equipment(headers.first),
+            processing_equipment(__version__, bundle),
+        ],
+    )
 
 
 def _procedures(header: Dataset) -> list[Code]:
