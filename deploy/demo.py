@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import tomli_w
 from demo_report import Found, read_results, show
 from local_orthanc import LocalOrthanc
 from local_process import LocalProcess, StartError, free_port, wait_until
@@ -75,13 +76,15 @@ def own_folder() -> Path:
 
 def sample_files(sample: Path | None, folder: Path) -> list[Path]:
     """The DICOM files to send: a drawn fundus photograph, a wrapped picture, or what the user names."""
-    from medpipe.samples import wrap_photo, write_study
-
     if sample is None:
+        from medpipe.samples import write_study
+
         return list(write_study("fundus", folder / "sample", seed=1).files)
     if not sample.exists():
         raise DemoError(f"SAMPLE: {sample} does not exist")
     if sample.is_file() and sample.suffix.lower() in PICTURES:
+        from medpipe.samples import wrap_photo
+
         (folder / "sample").mkdir()
         wrapped = folder / "sample" / "photograph.dcm"
         wrap_photo(sample, wrapped)
@@ -114,34 +117,35 @@ def write_config(path: Path, folder: Path, listener_port: int, orthanc: LocalOrt
     """A medpipe.toml as a hospital would write it, with short times and one rule per bundle that ships."""
     from medpipe.bundle import available_bundles
 
-    rules = []
-    for bundle in available_bundles(()):
-        if bundle.id == "phantom":  # finds bright blobs in test pictures: never routed
-            continue
-        modalities = ", ".join(f'"{modality}"' for modality in bundle.input.modality)
-        rules.append(
-            f'\n[[rules]]\nname = "{bundle.id}"\nwhen = {{ Modality = [{modalities}] }}\n'
-            f'bundle = "{bundle.id}"\nsend = ["PACS"]\n'
-        )
-    path.write_text(
-        f"""\
-[site]
-root = "{folder / "medpipe"}"
-minimum_free = "200 MB"
-
-[listener]
-ae_title = "{LISTENER_AE}"
-port = {listener_port}
-calling = ["{orthanc.ae_title}"]
-settle_seconds = 2
-
-[peers.PACS]
-ae_title = "{orthanc.ae_title}"
-host = "{orthanc.host}"
-port = {orthanc.dicom_port}
-commitment = true
-{"".join(rules)}"""
-    )
+    rules = [
+        {
+            "name": bundle.id,
+            "when": {"Modality": list(bundle.input.modality)},
+            "bundle": bundle.id,
+            "send": ["PACS"],
+        }
+        for bundle in available_bundles(())
+        if not bundle.id.startswith("phantom")  # those find bright blobs in test pictures: never routed
+    ]
+    settings = {
+        "site": {"root": str(folder / "medpipe"), "minimum_free": "200 MB"},
+        "listener": {
+            "ae_title": LISTENER_AE,
+            "port": listener_port,
+            "calling": [orthanc.ae_title],
+            "settle_seconds": 2,
+        },
+        "peers": {
+            "PACS": {
+                "ae_title": orthanc.ae_title,
+                "host": orthanc.host,
+                "port": orthanc.dicom_port,
+                "commitment": True,
+            }
+        },
+        "rules": rules,
+    }
+    path.write_text(tomli_w.dumps(settings))
 
 
 # Starting

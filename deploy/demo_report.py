@@ -16,6 +16,7 @@ from rich.table import Table
 
 MEASUREMENT_GROUP = ("125007", "DCM")
 FINDING = ("121071", "DCM")
+SIMILAR_FINDINGS = ("111406", "DCM")
 
 
 @dataclass
@@ -41,23 +42,22 @@ def read_results(orthanc: LocalOrthanc, sop_instance_uids: Collection[str]) -> F
             result.SeriesInstanceUID, (result.Modality, result.get("SeriesDescription", ""), 0)
         )
         found.series[result.SeriesInstanceUID] = (modality, description, count + 1)
-        if result.Modality == "SEG":
-            for segment in result.SegmentSequence:
-                found.lesions[str(segment.SegmentLabel)] += 0  # a class without lesions is a line of its own
-        else:
-            found.lesions.update(findings(result))
+        if result.Modality == "SR":
+            for name, count in findings(result):
+                found.lesions[name] += count
     return found
 
 
-def findings(report: Dataset) -> Iterator[str]:
-    """The finding of each measurement group of a TID 1500 report."""
+def findings(report: Dataset) -> Iterator[tuple[str, int]]:
+    """Each class and its number of lesions in a TID 1500 report: the groups that count similar findings."""
     for item in report.get("ContentSequence") or ():
-        if code_of(item) == MEASUREMENT_GROUP:
-            for child in item.get("ContentSequence") or ():
-                if code_of(child) == FINDING:
-                    yield str(child.ConceptCodeSequence[0].CodeMeaning)
-        else:
+        if code_of(item) != MEASUREMENT_GROUP:
             yield from findings(item)
+            continue
+        parts = {code_of(part): part for part in item.get("ContentSequence") or ()}
+        if FINDING in parts and SIMILAR_FINDINGS in parts:
+            count = parts[SIMILAR_FINDINGS].MeasuredValueSequence[0].NumericValue
+            yield str(parts[FINDING].ConceptCodeSequence[0].CodeMeaning), int(count)
 
 
 def code_of(item: Dataset) -> tuple[str, str] | None:

@@ -106,7 +106,7 @@ if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c '' 2>/dev/null; then
 fi
 rm -f "$stamp"
 
-pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet)
+pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet --quiet)
 say "installing pip itself"
 "${pip[@]}" install --constraint constraints.txt pip
 say "installing medpipe and what it needs (2 to 5 minutes; pydensecrf2 is compiled)"

@@ -1,0 +1,125 @@
+"""The demo's own parts: what it takes as a sample, the settings it writes, the table it prints."""
+
+from __future__ import annotations
+
+import io
+
+import demo
+import pytest
+from demo_report import Found, described, findings, show
+from local_orthanc import LocalOrthanc
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+from rich.console import Console
+
+from medpipe.config import load_config
+
+
+def code(value, meaning, scheme="DCM"):
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def content(name, *children, **values):
+    item = Dataset()
+    item.ConceptNameCodeSequence = [name]
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    if children:
+        item.ContentSequence = list(children)
+    return item
+
+
+def group(finding, count=None):
+    """A measurement group: of a class (it counts similar findings) or of one lesion."""
+    parts = [content(code("121071", "Finding"), ConceptCodeSequence=[code("1", finding, "99X")])]
+    if count is not None:
+        number = Dataset()
+        number.NumericValue = str(count)
+        parts.append(content(code("111406", "Number of similar findings"), MeasuredValueSequence=[number]))
+    return content(code("125007", "Measurement Group"), *parts)
+
+
+def test_each_class_is_counted_by_its_own_group():
+    measurements = content(
+        code("126010", "Imaging Measurements"), group("Cyst", 2), group("Cyst"), group("Scar", 0)
+    )
+    report = Dataset()
+    report.ContentSequence = [measurements]
+    assert list(findings(report)) == [("Cyst", 2), ("Scar", 0)]
+
+
+@pytest.fixture
+def picture_file(tmp_path):
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.77.1.5.1", "2.25.1"
+    header.StudyInstanceUID, header.SeriesInstanceUID = "2.25.2", "2.25.3"
+    header.Modality, header.Rows, header.Columns = "OP", 2848, 4288
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = tmp_path / "a" / "picture"
+    path.parent.mkdir()
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_a_folder_as_sample_gives_its_dicom_files(picture_file, tmp_path):
+    (tmp_path / "a" / "notes.txt").write_text("not DICOM")
+    assert demo.sample_files(tmp_path, tmp_path) == [picture_file]
+    assert demo.studies_of([picture_file]) == ["2.25.2"]
+    assert list(described([picture_file])) == ["OP, 1 instance, 4288 x 2848"]
+
+
+@pytest.mark.parametrize("name", ["nothing-here", "empty"])
+def test_a_sample_that_is_none_says_so(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(demo.DemoError, match="SAMPLE"):
+        demo.sample_files(tmp_path / name, tmp_path)
+
+
+def test_the_settings_are_sound_and_route_no_test_bundle(tmp_path):
+    path = tmp_path / "medpipe.toml"
+    demo.write_config(path, tmp_path, 11112, LocalOrthanc(tmp_path / "orthanc"))
+    config = load_config(path)
+    assert config.peers["PACS"].commitment
+    assert not [rule for rule in config.rules if "phantom" in rule.bundle]
+
+
+def table(found, picture_file):
+    console = Console(file=io.StringIO(), width=200)
+    jobs = [{"bundle": "fundus-lesions", "bundle_version": "0.1.0", "state": "confirmed", "reason": None}]
+    show(console, [picture_file], jobs, found, {"modality to PACS": 0.25})
+    return console.file.getvalue()
+
+
+def test_the_table_says_what_came_what_was_found_where_it_is_and_how_long_it_took(picture_file):
+    found = Found()
+    found.series["2.25.9"] = ("SEG", "AI Lesions", 1)
+    found.lesions.update({"Hard exudate": 3, "Haemorrhage": 1, "Soft exudate": 0})
+    text = table(found, picture_file)
+    for part in (
+        "OP, 1 instance, 4288 x 2848",
+        "3 lesions",
+        "1 lesion ",
+        "2.25.9",
+        "AI Lesions",
+        "0.2",
+        "confirmed",
+    ):
+        assert part in text
+
+
+def test_a_healthy_picture_has_no_lesion(picture_file):
+    found = Found()
+    found.lesions.update({"Hard exudate": 0})
+    assert "no lesion" in table(found, picture_file)
+
+
+def test_folders_of_demos_that_no_longer_run_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    dead, living = tmp_path / ".demo" / "run-999999999", tmp_path / ".demo" / "run-1"
+    for folder in (dead, living):
+        folder.mkdir(parents=True)
+    mine = demo.own_folder()
+    assert (dead.exists(), living.exists(), mine.is_dir()) == (False, True, True)
