@@ -1,0 +1,48 @@
+"""Files that survive: written aside, fsynced, renamed into place, and the folder fsynced (POSIX rename is atomic)."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+
+def sync_file(path: Path) -> None:
+    """Flushes a file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object durably; readers see the old file or the new one, never a part."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def publish_folder(source: Path, target: Path) -> None:
+    """Makes a finished folder durable and gives it its final name. A target that is already there stays as it is."""
+    for path in source.iterdir():
+        sync_file(path)
+    sync_folder(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    sync_folder(target.parent)
