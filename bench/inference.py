@@ -72,7 +72,7 @@ def answer(arguments: argparse.Namespace) -> None:
             done = predict(image, bundle, backend, Path(scratch), tta=arguments.tta)
             total = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        told = {"round": line.strip(), "start": start, "total": total, "peak": peak, "lesions": done.counts()}
+        told = {"round": line.strip(), "start": start, "total": total, "peak": peak, "counts": done.counts()}
         print(json.dumps({**told, **done.seconds}), flush=True)
 
 
@@ -125,7 +125,7 @@ def main() -> None:
         warm = results[1:]
         cells = [f"{results[0]['start']:.2f}"]
         cells += [f"{statistics.median(r[step] for r in warm):.2f}" for step in (*STEPS, "total")]
-        lesions = ", ".join(f"{k} {v}" for k, v in warm[-1]["lesions"].items())
+        lesions = ", ".join(f"{k} {v}" for k, v in warm[-1]["counts"].items())
         print(f"| {name} | {' | '.join(cells)} | {warm[-1]['peak']:.0f} | {lesions} |")
 
 
