@@ -299,5 +299,5 @@ def _write_header(header: Dataset, path: Path) -> Path:
     meta.MediaStorageSOPClassUID = UID(str(header.SOPClassUID))
     meta.MediaStorageSOPInstanceUID = UID(str(header.SOPInstanceUID))
     copy.file_meta = meta
-    dcmwrite(path, copy, implicit_vr=implicit, little_endian=little, force_encoding=True)
+    dcmwrite(path, copy, enforce_file_format=True)
     return path

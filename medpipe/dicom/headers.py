@@ -141,6 +141,10 @@ def _raw(dataset: Dataset, tag: int) -> bytes:
 
 def _tags(dataset: Dataset) -> dict[str, TagValue]:
     tags: dict[str, TagValue] = {}
+    # Decoded apart: the caller writes the header out again, with the bytes it came with.
+    (implicit, little), characters = dataset.original_encoding, dataset.original_character_set
+    dataset = Dataset({tag: dataset.get_item(tag) for tag in dataset.keys()})  # noqa: SIM118
+    dataset.set_original_encoding(implicit, little, characters)
     for tag in list(dataset.keys()):
         if (
             tag.is_private
