@@ -78,9 +78,8 @@ def _picture(image: Image, header: Dataset) -> Dataset:
         dataset.FrameOfReferenceUID = header.FrameOfReferenceUID
         if header.get("PositionReferenceIndicator"):
             dataset.PositionReferenceIndicator = header.PositionReferenceIndicator
-    if image.calibrated:
-        _, j, i = image.grid.spacing
-        dataset.PixelSpacing = [decimal(j), decimal(i)]
+    # No Pixel Measures, even where the spacing is known: they would need a slice thickness, which a picture lacks
+    # (highdicom's reader refuses them without). Who needs the spacing finds it in the referenced picture.
     return dataset
 
 

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
+from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import validate_value
 
 from medpipe.results.foreign_values import unjudged
 from medpipe.types import Image
@@ -88,6 +91,16 @@ REQUIRED = (
 )
 """Type 2: present even where the source lacks them."""
 
+DESCRIPTIVE = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    "PatientBirthTime",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+)
+"""Optional and no part of the identity: left out where they are empty or not valid, as our objects must be."""
+
 _MOMENTS = (
     ("ContentDate", "ContentTime"),
     ("AcquisitionDateTime", None),
@@ -141,12 +154,27 @@ def _carried(header: Dataset) -> Iterable[RawDataElement | DataElement]:
             continue
         element: DataElement | RawDataElement = header.get_item(tag)
         vr = dictionary_VR(tag)
+        if keyword in DESCRIPTIVE and not _valid(header, keyword, vr):
+            continue
         if vr != "SQ" and isinstance(element, RawDataElement):
             yield as_raw(BaseTag(tag), vr, element.value or b"")
             continue
         # A secondary sequence that cannot be parsed is left out.
         with contextlib.suppress(Exception):
             yield deepcopy(header[tag])
+
+
+def _valid(header: Dataset, keyword: str, vr: str) -> bool:
+    value = header.get(keyword)
+    if value is None or value == "":
+        return False
+    try:
+        values = value if isinstance(value, MultiValue) else [value]
+        for one in values:
+            validate_value(vr, str(one), RAISE)
+    except ValueError:
+        return False
+    return True
 
 
 def as_raw(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:

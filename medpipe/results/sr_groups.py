@@ -38,6 +38,7 @@ from pydicom.sr.coding import Code
 from medpipe.bundle import Bundle, ClassSpec
 from medpipe.results.codes import coded
 from medpipe.results.finished import FinishedObject
+from medpipe.results.references import VL_PHOTOGRAPHIC
 from medpipe.results.sr_text import LISTED_PER_CLASS
 from medpipe.types import Image, Lesion, Prediction
 
@@ -105,7 +106,7 @@ def class_group(subject: Subject, number: int, uid: str) -> Group:
             subject.seg.sop_instance_uid,
             frame_number=frames[0],
             segment_number=number + 1,
-            source_image=SourceImageForSegmentation(source.sop_class_uid, source.sop_instance_uid),
+            source_image=SourceImageForSegmentation(VL_PHOTOGRAPHIC, source.sop_instance_uid),
         ),
         **common,
     )
@@ -136,7 +137,7 @@ def _lesion_group(subject: Subject, number: int, rank: int, lesion: Lesion) -> G
             referenced_region=ImageRegion(
                 hd.sr.GraphicTypeValues.POLYLINE,
                 _outline(lesion),
-                SourceImageForRegion(source.sop_class_uid, source.sop_instance_uid),
+                SourceImageForRegion(VL_PHOTOGRAPHIC, source.sop_instance_uid),
             ),
             geometric_purpose=codes.SCT.BoundedBy,
             **common,

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
 
 from medpipe.bundle import Bundle
 from medpipe.results import ResultOptions, write_results
-from medpipe.types import Grid, Image, SourceFrame
 
 Make = Callable[..., Any]
 
@@ -94,40 +91,3 @@ def _insert_character_set(header: Path, character_set: bytes) -> None:
     content = header.read_bytes()
     start = 144 + int.from_bytes(content[140:144], "little")  # after the file meta group (PS3.10 section 7.1)
     header.write_bytes(content[:start] + _character_set_element(character_set) + content[start:])
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_real_files_of_other_scripts(
-    shared_data: Path, prediction: Make, bundle: Bundle, tmp_path: Path, program: Make
-) -> None:
-    files = sorted((shared_data / "dicom" / "charsets").glob("*.dcm"))
-    assert files
-    for file in files:
-        header = tmp_path / file.name
-        original = pydicom.dcmread(file, stop_before_pixels=True)
-        if "PatientName" not in original:
-            original.PatientName = ""
-            original.SOPInstanceUID, original.StudyInstanceUID = "1.2.3.1", "1.2.3"
-        name = bytes(original.get_item(0x00100010).value)
-        original.save_as(header)
-        image = _image_of(original, header)
-        results = write_results(
-            image.study_uid, [prediction(image)], [], bundle, tmp_path / file.stem, ResultOptions()
-        )
-        for result in results:
-            assert element(result.path, 0x00100010).rstrip(b" ") == name.rstrip(b" "), file.name
-            assert program("dcmdump", "+U8", result.path).returncode == 0
-
-
-def _image_of(header: Dataset, path: Path) -> Image:
-    return Image(
-        array=np.zeros((1, 1, 40, 50), np.uint8),
-        grid=Grid((1, 40, 50), np.eye(4), spatial=False),
-        sources=(SourceFrame(str(header.SOPInstanceUID), str(header.SOPClassUID), None, path),),
-        study_uid=str(header.StudyInstanceUID),
-        series_uid=str(header.SeriesInstanceUID),
-        name=str(header.SOPInstanceUID),
-        modality="OP",
-        photometric="MONOCHROME2",
-        calibrated=False,
-    )
