@@ -39,7 +39,10 @@ MOVE_PATIENCE = 10
 
 @dataclass(frozen=True)
 class ReceivedFile:
-    """One instance as it came: a Part 10 file with the data set's bytes unchanged. `path` is gone after the call."""
+    """One instance as it came: a Part 10 file with the data set's bytes unchanged. `path` is gone after the call.
+
+    The UIDs are what the archive says: never make a path of them.
+    """
 
     path: Path
     sop_instance_uid: str
@@ -89,7 +92,7 @@ def retrieve(
 
     C-GET: each instance is written under `folder` while it arrives and given to `store`. C-MOVE: the peer sends to the
     AE `move_to` (default: `calling_ae`), our running listener; `store` is not called. What the archive lists is asked
-    first. Raises NotFound when it lists nothing, PeerUnreachable, PeerBusy or PeerRefused.
+    first. Raises what `store` raises, NotFound when it lists nothing, PeerUnreachable, PeerBusy or PeerRefused.
     """
     expected = find_instances(peer, calling_ae, study_uid, series_uid, without=without)
     if not expected:
@@ -117,9 +120,12 @@ def _get(
     peer: Peer, calling_ae: str, expected: Sequence[FoundInstance], store: Store, folder: Path
 ) -> tuple[set[str], int]:
     received: set[str] = set()
+    errors: list[Exception] = []
 
     def on_store(event: evt.Event) -> int:
         request = cast(C_STORE, event.request)
+        if request._dataset_file is not None:
+            request._dataset_file.close()  # pynetdicom does so for a server only
         file = ReceivedFile(
             path=event.dataset_path,
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
@@ -128,7 +134,11 @@ def _get(
             source_ae=peer.ae_title,
             called_ae=calling_ae,
         )
-        status = store(file)
+        try:
+            status = store(file)
+        except Exception as error:  # ours to raise, once the archive has been answered
+            errors.append(error)
+            return 0xA700
         if status == 0x0000:
             received.add(file.sop_instance_uid)
         return status
@@ -146,6 +156,8 @@ def _get(
         for study, series in _series_of(expected):
             answers = assoc.send_c_get(_identifier(study, series), StudyRootQueryRetrieveInformationModelGet)
             failed += _follow(peer, answers, "C-GET")
+            if errors:
+                raise errors[0]
     return received, failed
 
 

@@ -17,6 +17,7 @@ import local_process
 import pytest
 from local_orthanc import LocalOrthanc, orthanc_program
 from local_postgres import LocalPostgres, postgres_programs
+from pynetdicom.transport import AssociationSocket
 
 from medpipe.config import Config, Peer, load_config
 
@@ -33,6 +34,19 @@ def absent(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (CI=true: nothing may be skipped for want of a program)")
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pynetdicom's server forgets to close a connection that the other side closed first, and Python warns of it."""
+    shutdown = AssociationSocket._shutdown_socket
+
+    def shutdown_and_close(self: AssociationSocket) -> None:
+        shutdown(self)
+        if self.socket is not None:
+            self.socket.close()
+
+    monkeypatch.setattr(AssociationSocket, "_shutdown_socket", shutdown_and_close)
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,24 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
+from pynetdicom.transport import AssociationSocket
 
 from medpipe.config import Peer
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@pytest.fixture(autouse=True)
+def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pynetdicom's server forgets to close a connection that the other side closed first, and Python warns of it."""
+    shutdown = AssociationSocket._shutdown_socket
+
+    def shutdown_and_close(self: AssociationSocket) -> None:
+        shutdown(self)
+        if self.socket is not None:
+            self.socket.close()
+
+    monkeypatch.setattr(AssociationSocket, "_shutdown_socket", shutdown_and_close)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as F
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as Get
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as Move
 
-from medpipe.errors import NotFound, PeerBusy, PeerRefused, PeerUnreachable
+from medpipe.errors import NotFound, PeerBusy, PeerRefused, PeerUnreachable, StorageError
 from medpipe.pacs import retrieve
 from medpipe.pacs.retrieve import _storage_contexts
 from medpipe.pacs.syntaxes import IMAGE_CLASSES
@@ -118,6 +118,16 @@ def test_a_full_disk_of_ours_is_told_to_the_archive(start_peer, object_file, tmp
     done = retrieve(peer, "MEDPIPE", STUDY, lambda file: 0xA700, tmp_path / "incoming")
     assert (done.received, done.missing) == (frozenset(), ("2.25.1",))
     assert done.failed == 1
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_what_goes_wrong_while_storing_is_raised(start_peer, object_file, tmp_path):
+    def store(file):
+        raise StorageError("no space left")
+
+    peer = start_peer(CONTEXTS, [listing(["2.25.1"]), giving([object_file("2.25.1")])])
+    with pytest.raises(StorageError, match="no space left"):
+        retrieve(peer, "MEDPIPE", STUDY, store, tmp_path / "incoming")
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
