@@ -1,0 +1,26 @@
+"""Networks by name: what a bundle or an experiment names is built here, from plain hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from nets.attention_unet import AttentionUNet
+from nets.phantom import Phantom
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "attention-unet": AttentionUNet,
+    "phantom": Phantom,
+}
+
+
+def build(name: str, **hyper: Any) -> nn.Module:
+    """The network of that name. Raises ValueError for an unknown name or hyper-parameter, naming the known ones."""
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(sorted(NETWORKS))}")
+    try:
+        return NETWORKS[name](**hyper)
+    except TypeError as error:
+        raise ValueError(f"network {name!r}: {error}") from error

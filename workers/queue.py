@@ -1,0 +1,124 @@
+"""The engine's queue as others see it: put a job on it within a transaction, ask for it again, take it off.
+
+The engine is DBOS Transact on the registry's own database, so that a row and its place on the queue are one commit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer, run_dbos_database_migrations
+from sqlalchemy.engine import Connection
+
+from workers.database import is_sqlite, open_engine
+
+WORKFLOW_VERSION = "medpipe-wf-1"
+"""Raised only when the order of steps changes; workers of another version leave the jobs alone."""
+
+JOBS, SENDING = "gpu", "send"
+SEND_SLOTS = 8
+
+
+def migrate_engine(url: str) -> None:
+    """Creates or migrates the engine's own tables."""
+    if url.startswith("sqlite"):
+        with open_engine(url).connect():
+            pass  # the file, in WAL mode
+    run_dbos_database_migrations(url)
+
+
+def status_table(connection: Connection) -> str:
+    """The engine's table of workflows, as named in SQL."""
+    return "workflow_status" if is_sqlite(connection) else "dbos.workflow_status"
+
+
+def job_workflow_id(job_id: str, generation: int, attempt: int = 1) -> str:
+    return f"job:{job_id}:g{generation}:a{attempt}"
+
+
+class JobQueue:
+    """A client of the engine for processes that run no workflows themselves (and for workers, within transactions)."""
+
+    def __init__(self, url: str) -> None:
+        self._client = DBOSClient(
+            system_database_url=url,
+            serializer=DBOSPortableJSONSerializer(),
+            application_name="medpipe",
+            lazy=True,
+        )
+
+    def close(self) -> None:
+        self._client.destroy()
+
+    def enqueue(self, connection: Connection, job_id: str, priority: int, generation: int) -> None:
+        """Puts a job's next generation on the queue, in the caller's transaction."""
+        self.enqueue_attempt(connection, job_id, priority, generation, 1, 0)
+
+    def enqueue_attempt(
+        self, connection: Connection, job_id: str, priority: int, generation: int, attempt: int, delay: float
+    ) -> None:
+        """A further attempt after `delay` seconds; the same attempt twice is one."""
+        self._put(
+            connection,
+            "job",
+            JOBS,
+            job_workflow_id(job_id, generation, attempt),
+            priority,
+            delay,
+            (job_id, generation, attempt),
+        )
+
+    def enqueue_delivery(
+        self,
+        connection: Connection,
+        workflow: str,
+        job_id: str,
+        destination: str,
+        generation: int,
+        attempt: int,
+        delay: float,
+        priority: int,
+    ) -> None:
+        """`deliver` or `confirm` for one job and destination."""
+        workflow_id = f"{workflow}:{job_id}:g{generation}:{destination}:a{attempt}"
+        arguments = (job_id, destination, generation, attempt)
+        self._put(connection, workflow, SENDING, workflow_id, priority, delay, arguments)
+
+    def _put(
+        self,
+        connection: Connection,
+        workflow: str,
+        queue: str,
+        workflow_id: str,
+        priority: int,
+        delay: float,
+        arguments: tuple[Any, ...],
+    ) -> None:
+        options: dict[str, Any] = {
+            "workflow_name": workflow,
+            "queue_name": queue,
+            "app_version": WORKFLOW_VERSION,
+            "workflow_id": workflow_id,
+            "priority": priority,
+        }
+        if delay > 0:
+            options["delay_seconds"] = delay
+        self._client.enqueue_in_transaction(connection, options, *arguments)  # type: ignore[arg-type]
+
+    def cancel(self, workflow_ids: list[str]) -> None:
+        """Takes workflows off the queue, or has running ones stop at their next look at the fence."""
+        for workflow_id in workflow_ids:
+            self._client.cancel_workflow(workflow_id)
+
+
+def open_workflows(connection: Connection, job_id: str) -> list[str]:
+    """Ids of a job's workflows that wait or run."""
+    rows = connection.execute(
+        sa.text(
+            f"SELECT workflow_uuid FROM {status_table(connection)} "
+            "WHERE workflow_uuid LIKE :pattern AND status IN ('ENQUEUED', 'DELAYED', 'PENDING')"
+        ),
+        {"pattern": f"%:{job_id}:%"},
+    )
+    return [row[0] for row in rows]
