@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from medpipe.identity import digest, uid_from
+from medpipe.results.encoding import encoded_elements, encoded_file, settle_encoding
 from medpipe.results.foreign_values import unjudged
 from medpipe.results.options import ResultOptions
 from medpipe.results.plain_text import in_character_set
@@ -22,6 +20,8 @@ from medpipe.results.source_header import CARRIED, REQUIRED, SourceHeaders, as_r
 
 IMPLEMENTATION_CLASS_UID = "2.25.281474276184211948151374026195302471681"
 _BLANK = "2.25.0"
+_IDENTIFIED = ("SOPInstanceUID", "DimensionOrganizationSequence", "DimensionIndexSequence")
+"""Elements that hold UIDs of our own, derived from the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +53,18 @@ def finish(dataset: Dataset, headers: SourceHeaders, options: ResultOptions, ver
     meta.ImplementationVersionName = f"MEDPIPE_{version}"[:16]
 
     _identify(dataset, _BLANK, _BLANK)
-    blanked = digest(_encoded(dataset))
+    elements = encoded_elements(dataset)
+    blanked = digest(encoded_file(meta, elements))
     uid = uid_from(options.uid_root, "instance", blanked)
     _identify(dataset, uid, uid_from(options.uid_root, "dimensions", blanked))
+    elements |= encoded_elements(dataset, only=_IDENTIFIED)
     return FinishedObject(
         sop_instance_uid=uid,
         sop_class_uid=str(dataset.SOPClassUID),
         series_instance_uid=str(dataset.SeriesInstanceUID),
         modality=str(dataset.Modality),
         dataset=dataset,
-        content=_encoded(dataset),
+        content=encoded_file(meta, elements),
     )
 
 
@@ -93,27 +95,19 @@ def _replace_patient_and_study(dataset: Dataset, headers: SourceHeaders) -> None
     for keyword in CARRIED:
         if keyword in dataset:
             delattr(dataset, keyword)
-    # Ours first, while every element is plain: afterwards nothing is looked at any more, so nothing is re-encoded.
-    correct_ambiguous_vr(dataset, True)
+    settle_encoding(
+        dataset
+    )  # ours, while every element is plain; the sources' own bytes are not touched after
     for keyword in REQUIRED:
         tag = BaseTag(tag_for_keyword(keyword) or 0)
         dataset[tag] = as_raw(tag, dictionary_VR(tag), b"")
     for element in headers.carried:
         dataset[element.tag] = element
-    stated = dataset.get("SpecificCharacterSet")
-    encodings = convert_encodings(stated) if stated else None
-    dataset.set_original_encoding(False, True, encodings)
 
 
 def _identify(dataset: Dataset, uid: str, dimensions: str) -> None:
     dataset.SOPInstanceUID = uid
     dataset.file_meta.MediaStorageSOPInstanceUID = UID(uid)
-    for name in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+    for name in _IDENTIFIED[1:]:
         for item in dataset.get(name, []):
             item.DimensionOrganizationUID = dimensions
-
-
-def _encoded(dataset: Dataset) -> bytes:
-    buffer = BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Several
 from typing import Any
 
 import highdicom as hd
@@ -14,6 +14,7 @@ from highdicom.sr import (
     ObserverContext,
 )
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -69,27 +70,29 @@ def build_sr(
         parameters=[provenance_text(prediction.provenance)],
     )
     summary_uid = uid_from(options.uid_root, "summary", prediction.provenance.source_digest, bundle.hash)
-    groups = [overall_group(summary_uid, outcome, summary_text(prediction, bundle, options), algorithm)]
+    overall = overall_group(summary_uid, outcome, summary_text(prediction, bundle, options), algorithm)
+    groups: list[Dataset] = []
     for number in range(len(prediction.class_ids)):
-        groups.append(class_group(subject, number, segment_tracking_uid(prediction, number, options)))
+        groups += class_group(subject, number, segment_tracking_uid(prediction, number, options))
         groups += lesion_groups(subject, number)
     evidence = [*sources, seg.dataset] if seg is not None else sources
     report = _report(
         hd.sr.Comprehensive3DSR if image.is_volume else hd.sr.ComprehensiveSR,
         evidence,
-        groups,
+        overall,
         series_uid("SR", prediction, bundle, options),
         headers,
         bundle,
         options,
     )
+    _add_groups(report, groups)
     name_true_classes(report, {s.sop_instance_uid: s.sop_class_uid for s in image.sources})
     return finish(report, headers, options, __version__)
 
 
 @unjudged()
 def build_refused_sr(
-    refused: Sequence[Quarantine], headers: SourceHeaders, name: str, bundle: Bundle, options: ResultOptions
+    refused: Several[Quarantine], headers: SourceHeaders, name: str, bundle: Bundle, options: ResultOptions
 ) -> FinishedObject:
     """The report that `name` (a series or picture) was not processed, with the reasons."""
     algorithm = AlgorithmIdentification(
@@ -107,7 +110,7 @@ def build_refused_sr(
     report = _report(
         hd.sr.ComprehensiveSR,
         [stand_in(header) for header in headers.datasets],
-        [group],
+        group,
         uid_from(options.uid_root, "series", "refused", study, bundle.id, name),
         headers,
         bundle,
@@ -120,7 +123,7 @@ def build_refused_sr(
 def _report(
     kind: Any,
     evidence: list[Dataset],
-    groups: list[Group],
+    overall: Group,
     series: str,
     headers: SourceHeaders,
     bundle: Bundle,
@@ -141,7 +144,7 @@ def _report(
     content = MeasurementReport(
         observation_context=context,
         procedure_reported=_procedures(headers.first),
-        imaging_measurements=groups,
+        imaging_measurements=[overall],
     )
     return kind(
         evidence=evidence,
@@ -163,6 +166,15 @@ def _report(
             processing_equipment(__version__, bundle),
         ],
     )
+
+
+def _add_groups(report: Any, groups: list[Dataset]) -> None:
+    """Puts measurement groups into the finished report, which highdicom would copy twice and search through."""
+    for container in report.ContentSequence:
+        if container.ConceptNameCodeSequence[0].CodeValue == codes.DCM.ImagingMeasurements.value:
+            container["ContentSequence"].value = Sequence([*container.ContentSequence, *groups])
+            return
+    raise AssertionError("a measurement report has a container of imaging measurements (TID 1500)")
 
 
 def _procedures(header: Dataset) -> list[Code]:

@@ -7,7 +7,6 @@ class); a lesion of a volume refers to its class's segment and states its centre
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ from highdicom.sr import (
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -39,6 +39,7 @@ from medpipe.bundle import Bundle, ClassSpec
 from medpipe.results.codes import coded
 from medpipe.results.finished import FinishedObject
 from medpipe.results.references import VL_PHOTOGRAPHIC
+from medpipe.results.sr_copies import like
 from medpipe.results.sr_text import LISTED_PER_CLASS
 from medpipe.types import Image, Lesion, Prediction
 
@@ -89,7 +90,7 @@ def class_group(subject: Subject, number: int, uid: str) -> Group:
         "tracking_identifier": TrackingIdentifier(uid=uid, identifier=f"{spec.id} all"),
         "finding_type": coded(spec.type),
         "finding_category": coded(spec.category),
-        "measurements": [_count(len(lesions)), *_total(subject.image, lesions)],
+        "measurements": [_count(len(lesions)), Measurement(*_total(subject.image, lesions))],
     }
     frames = _frames_of(subject.seg, number)
     if not frames:
@@ -114,22 +115,45 @@ def class_group(subject: Subject, number: int, uid: str) -> Group:
     return group
 
 
-def lesion_groups(subject: Subject, number: int) -> list[Group]:
-    """The largest lesions of one class, each with its place and sizes."""
+def lesion_groups(subject: Subject, number: int) -> list[Dataset]:
+    """Group items of the largest lesions of one class, each with its place and sizes.
+
+    highdicom makes the first; the others are copies with their own values, as making each anew takes 20 ms.
+    """
     spec = _spec(subject, number)
     lesions = [lesion for lesion in subject.prediction.lesions if lesion.class_id == spec.id]
     largest = sorted(lesions, key=lambda lesion: (-lesion.voxels, lesion.box))[:LISTED_PER_CLASS]
-    return [_lesion_group(subject, number, rank, lesion) for rank, lesion in enumerate(largest, 1)]
+    if not largest:
+        return []
+    first: Dataset = _lesion_group(subject, number, _identifier(spec, 1), largest[0])[0]
+    image = subject.image
+    return [
+        first,
+        *(
+            like(
+                first,
+                _identifier(spec, rank),
+                lesion.tracking_uid,
+                [value for _, value, _ in _sizes(image, lesion)],
+                _centre(image, lesion) if image.is_volume else _outline(lesion),
+            )
+            for rank, lesion in enumerate(largest[1:], 2)
+        ),
+    ]
 
 
-def _lesion_group(subject: Subject, number: int, rank: int, lesion: Lesion) -> Group:
+def _identifier(spec: ClassSpec, rank: int) -> str:
+    return f"{spec.id} {rank}"
+
+
+def _lesion_group(subject: Subject, number: int, identifier: str, lesion: Lesion) -> Group:
     spec = _spec(subject, number)
     image = subject.image
     common: dict[str, Any] = {
-        "tracking_identifier": TrackingIdentifier(uid=lesion.tracking_uid, identifier=f"{spec.id} {rank}"),
+        "tracking_identifier": TrackingIdentifier(uid=lesion.tracking_uid, identifier=identifier),
         "finding_type": coded(spec.type),
         "finding_category": coded(spec.category),
-        "measurements": [*_total(image, [lesion]), *_axes(image, lesion), _probability(lesion)],
+        "measurements": _measurements(image, lesion),
     }
     if not image.is_volume:
         source = image.sources[0]
@@ -214,32 +238,34 @@ def _count(number: int) -> Measurement:
     return Measurement(codes.DCM.NumberOfSimilarFindings, number, _NO_UNITS)
 
 
-def _total(image: Image, lesions: Sequence[Lesion]) -> list[Measurement]:
+def _total(image: Image, lesions: Sequence[Lesion]) -> tuple[Code, float, Code]:
     """Area or volume summed up: in mm2 or ml where every lesion has one, else in pixels or voxels."""
     name = codes.SCT.Volume if image.is_volume else codes.SCT.Area
     sizes = [lesion.volume_ml if image.is_volume else lesion.area_mm2 for lesion in lesions]
     known = [size for size in sizes if size is not None]
     if image.calibrated and len(known) == len(sizes):
-        return [Measurement(name, _rounded(sum(known)), _ML if image.is_volume else _MM2)]
-    return [
-        Measurement(name, sum(lesion.voxels for lesion in lesions), VOXELS if image.is_volume else PIXELS)
-    ]
+        return name, _rounded(sum(known)), _ML if image.is_volume else _MM2
+    return name, float(sum(lesion.voxels for lesion in lesions)), VOXELS if image.is_volume else PIXELS
 
 
-def _axes(image: Image, lesion: Lesion) -> list[Measurement]:
+def _sizes(image: Image, lesion: Lesion) -> list[tuple[Code, float, Code]]:
+    """(name, value, unit) of one lesion's size, axes and mean probability, always in this order."""
     unit = _MM if image.calibrated else PIXELS
     return [
-        Measurement(name, _rounded(value), unit)
-        for name, value in ((codes.SCT.LongAxis, lesion.long_axis), (codes.SCT.ShortAxis, lesion.short_axis))
-        if math.isfinite(value)
+        _total(image, [lesion]),
+        (codes.SCT.LongAxis, _rounded(lesion.long_axis), unit),
+        (codes.SCT.ShortAxis, _rounded(lesion.short_axis), unit),
+        (codes.DCM.Probability, _rounded(lesion.mean_probability), _NO_UNITS),
     ]
 
 
-def _probability(lesion: Lesion) -> Measurement:
-    value = round(float(lesion.mean_probability), 4)
-    return Measurement(codes.DCM.Probability, value, _NO_UNITS, derivation=codes.SCT.Mean)
+def _measurements(image: Image, lesion: Lesion) -> list[Measurement]:
+    return [
+        Measurement(name, value, unit, derivation=codes.SCT.Mean if name == codes.DCM.Probability else None)
+        for name, value, unit in _sizes(image, lesion)
+    ]
 
 
 def _rounded(value: float) -> float:
     """Six significant digits: more than any of it is worth, and always within VR DS."""
-    return float(f"{value:.6g}")
+    return float(f"{float(value):.6g}")

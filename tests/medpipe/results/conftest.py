@@ -245,7 +245,7 @@ def _lesions(image: Image, mask: np.ndarray, class_id: str, count: int) -> list[
     listed = []
     for number in range(count):
         k, j, i = (int(x) for x in found[number * len(found) // count])
-        voxels = 40 - number
+        voxels = 240 - number
         calibrated = image.calibrated
         volume = image.is_volume
         listed.append(
@@ -254,8 +254,8 @@ def _lesions(image: Image, mask: np.ndarray, class_id: str, count: int) -> list[
                 tracking_uid=uid_from("2.25", "lesion", class_id, str(number)),
                 box=(k, j, i, k + 1, min(j + 5, mask.shape[1]), min(i + 8, mask.shape[2])),
                 voxels=voxels,
-                area_mm2=voxels * 0.01 if calibrated and not volume else None,
-                volume_ml=voxels * 0.001 if calibrated and volume else None,
+                area_mm2=round(voxels / 600, 6) if calibrated and not volume else None,
+                volume_ml=round(voxels / 6000, 6) if calibrated and volume else None,
                 long_axis=8.0,
                 short_axis=5.0,
                 mean_probability=0.8123,

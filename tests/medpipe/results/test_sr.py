@@ -71,7 +71,7 @@ def test_a_picture_s_report_lists_each_lesion_with_its_place_and_sizes(
     lesion = made.lesions[0]
     assert first.tracking_uid == lesion.tracking_uid
     assert first.finding_type.value == "1522000"
-    expected_area = (0.4, "mm2") if mm else (40, "{pixels}")
+    expected_area = (0.4, "mm2") if mm else (240, "{pixels}")
     assert values(first)["Area"] == expected_area
     assert values(first)["Long axis"] == (8.0, "mm" if mm else "{pixels}")
     assert values(first)["Probability"] == (0.8123, "1")
