@@ -71,13 +71,18 @@ def _lit_region(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
         raise Refused(
             ReasonCode.FOV_NOT_FOR_BUNDLE, "the picture is almost black: no field of view to be seen"
         )
-    labels, count = ndimage.label(grey > max(DARKEST, RELATIVE * bright))
-    sizes = np.bincount(labels.ravel())[1:]
-    region: NDArray[np.bool_] = labels == 1 + int(np.argmax(sizes)) if count else labels > 0
-    # an opening drops the thin bridge to a patient label or a light spot beside the field
+    region = _largest(grey > max(DARKEST, RELATIVE * bright))
+    # an opening cuts the thin bridge to a patient label or a light spot beside the field
     opened = ndimage.binary_opening(np.pad(region, 3, mode="edge"), iterations=3)[3:-3, 3:-3]
-    region = opened if opened.any() else region
+    region = _largest(opened) if opened.any() else region
     return _spans(region, 0) | _spans(region, 1)
+
+
+def _largest(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    labels, count = ndimage.label(region)
+    if count <= 1:
+        return region
+    return np.asarray(labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])))
 
 
 def _spans(region: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:

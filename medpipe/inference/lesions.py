@@ -74,7 +74,9 @@ def measure(
     area = spacing[1] * spacing[2] if image.calibrated and not image.is_volume else None
     volume = image.grid.voxel_volume_mm3 / 1000 if image.calibrated and image.is_volume else None
     lesions = []
-    boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(labels)  # None for a number that is not there
+    boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(
+        labels
+    )  # None for a number that is not there
     for number, found in enumerate(boxes, 1):
         if found is None:
             continue

@@ -96,6 +96,42 @@ def test_changes_stay_within_the_band(contrast: float) -> None:
     assert (np.maximum(outside, inside)[changed] <= 2).all()
 
 
+def test_it_grows_no_further_than_the_band_even_if_the_picture_says_so() -> None:
+    truth = np.zeros((60, 60), bool)
+    truth[24:36, 24:36] = True
+    picture = np.full((1, 60, 60), 128, np.float32)
+    picture[0, 10:50, 10:50] = 60  # one dark block, of which the network saw the middle
+    probability = np.where(picture[0] < 100, 0.48, 0.02)
+    probability[truth] = 0.95
+    scene = (truth, probability.astype(np.float32), picture)
+    labels, _ = refine(scene, CrfSpec(smallest=1, bilateral_compat=20, band=4))
+    reach = ndimage.distance_transform_edt(~truth)[labels > 0].max()
+    assert 3 < reach <= 4
+
+
+def test_it_shrinks_no_further_than_the_band_even_if_it_would_take_all() -> None:
+    truth = np.zeros((60, 60), bool)
+    truth[20:40, 20:40] = True
+    probability = np.where(truth, 0.52, 0.04).astype(np.float32)
+    labels, _ = refine((truth, probability, np.full((1, 60, 60), 128, np.float32)), CrfSpec(
+        smallest=1, bilateral_compat=30, band=2.5, bilateral_sxy=(20, 40)
+    ))  # fmt: skip
+    depth = ndimage.distance_transform_edt(truth)
+    assert ((labels > 0) == (depth > 2.5)).all()
+
+
+def test_sigma_is_in_the_unit_of_the_spacing() -> None:
+    rng = np.random.default_rng(6)
+    probability = ndimage.gaussian_filter(rng.random((40, 40)), 1).astype(np.float32)
+    values = np.zeros((1, 40, 40), np.float32)
+
+    def decided(sxy: float, spacing: float) -> NDArray[np.bool_]:
+        return crf.infer(probability, values, (crf.Kernel(sxy, None, 3.0),), 5, 0.5, (spacing, spacing))
+
+    assert (decided(4.0, 2.0) == decided(2.0, 1.0)).all()
+    assert (decided(4.0, 2.0) != decided(4.0, 1.0)).any()
+
+
 def test_a_boundary_that_the_picture_contradicts_is_moved() -> None:
     truth, probability, picture = discs((30, 30, 30, 30))
     wrong = np.roll(probability, 2, axis=1)  # the network is two pixels off

@@ -122,6 +122,10 @@ def test_classes_that_exclude_each_other_share_no_pixel(
         def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
             return np.concatenate([batch * 0.6, (1 - batch) * 0.6], axis=1).astype(np.float32)
 
+    class Even(Two):
+        def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.full((len(batch), 2, *batch.shape[2:]), 0.4, np.float32)
+
     ramp = np.linspace(0, 255, 96).astype(np.uint8)[None, None, None].repeat(96, axis=2)
     classes = ({"threshold": 0.2}, {"threshold": 0.2})
     plain = make_bundle(classes=classes, scale="fit", working_size=(50, 50))
@@ -131,7 +135,9 @@ def test_classes_that_exclude_each_other_share_no_pixel(
     assert predict(make_image(ramp), plain, Two(), tmp_path).mask.all(axis=0).any()
     done = predict(make_image(ramp), exclusive, Two(), tmp_path)
     assert not done.mask.all(axis=0).any() and done.mask.any(axis=0).mean() > 0.98
-    assert done.mask[1, 0, 50, 10] and done.mask[0, 0, 50, 80]
+    assert done.mask[1, 0, 50, :40].all() and done.mask[0, 0, 50, 56:].all()
+    tie = predict(make_image(np.full_like(ramp, 128)), exclusive, Even(), tmp_path)
+    assert tie.mask[0].all() and not tie.mask[1].any()
 
 
 def test_the_crf_is_used_where_the_class_says_so_and_is_on_record(
