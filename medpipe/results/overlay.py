@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medpipe.bundle import Bundle
 from medpipe.types import Image
@@ -105,5 +104,7 @@ def outlined(
 
 
 def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    from scipy import ndimage  # loaded when something is drawn, not when the command line starts
+
     grown: Any = ndimage.binary_dilation(mask, structure=np.ones((3, 3), bool), iterations=pixels)
     return np.asarray(grown, dtype=np.bool_)

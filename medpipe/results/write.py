@@ -9,6 +9,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from medpipe.bundle import Bundle
+from medpipe.errors import IntegrityError
 from medpipe.identity import safe_name
 from medpipe.results.finished import FinishedObject, write_atomically
 from medpipe.results.options import ResultOptions
@@ -32,9 +33,11 @@ def write_results(
     site wants no SR, since a finding of nothing must reach the PACS too). With `refused_sr` each refused series
     gives `<name>-refused.<bundle>.sr.dcm`, dated and addressed by `headers` (data sets of the study's instances,
     preferably the refused ones). The same input gives the same bytes.
+    Raises IntegrityError where a mask and its lesions contradict each other, or an image is of another study.
     """
     results: list[Result] = []
     for prediction in predictions:
+        _check(study_uid, prediction)
         source = read_source_headers(prediction.image)
         name = prediction.image.name
         found = bool(prediction.mask.any())
@@ -54,6 +57,18 @@ def write_results(
     if options.refused_sr and refused and headers:
         results += _write_refusals(study_uid, refused, bundle, out, options, headers)
     return tuple(results)
+
+
+def _check(study_uid: str, prediction: Prediction) -> None:
+    """SEG and SR speak of the same finding, in the study they are for: anything else must not leave."""
+    image = prediction.image
+    if image.study_uid != study_uid:
+        raise IntegrityError(f"{image.name}: belongs to study {image.study_uid}, not {study_uid}")
+    for number, (class_id, count) in enumerate(prediction.counts().items()):
+        if bool(count) != bool(prediction.mask[number].any()):
+            raise IntegrityError(
+                f"{image.name}: mask and lesion list contradict each other for class {class_id} ({count} lesions)"
+            )
 
 
 def _write_refusals(

@@ -17,6 +17,7 @@ from medpipe.bundle import Bundle
 from medpipe.results.finished import FinishedObject
 from medpipe.results.options import ResultOptions
 from medpipe.results.seg import build_seg
+from medpipe.results.sr import build_sr
 from medpipe.types import Image, Prediction
 
 Make = Callable[..., Any]
@@ -125,3 +126,25 @@ def test_nothing_found_is_one_empty_frame_with_all_segments_described(
         assert not dataset.pixel_array.any()
         (tmp_path / "seg.dcm").write_bytes(seg.content)
         assert faults(tmp_path / "seg.dcm") == []
+
+
+def test_a_bundle_with_a_single_class(
+    picture: Make, volume: Make, prediction: Make, bundle: Bundle, faults: Make, tmp_path: Path
+) -> None:
+    """highdicom then states the segment once for all frames, not in each."""
+    one = replace(bundle, classes=bundle.classes[:1])
+    for image in (picture(), volume()):
+        both = prediction(image)
+        made = replace(
+            both,
+            class_ids=("MA",),
+            mask=both.mask[:1],
+            lesions=tuple(lesion for lesion in both.lesions if lesion.class_id == "MA"),
+        )
+        seg = build_seg(made, one, OPTIONS)
+        assert np.array_equal(pixels(seg, image), made.mask)
+        sr = build_sr(made, seg, one, OPTIONS)
+        for content in (seg.content, sr.content):
+            (tmp_path / "object.dcm").write_bytes(content)
+            assert faults(tmp_path / "object.dcm") == []
+        assert seg.sop_instance_uid.encode() in sr.content

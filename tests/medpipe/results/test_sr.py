@@ -130,6 +130,16 @@ def test_a_volume_s_report_says_where_each_lesion_lies_in_the_patient(
     assert any(all(abs(a - b) < 1e-3 for a, b in zip(s, (x, y, z), strict=True)) for s in stated)
 
 
+def test_a_report_stands_by_itself_where_the_site_wants_no_seg(
+    picture: Make, volume: Make, prediction: Make, bundle: Bundle, checked: Make
+) -> None:
+    for image in (picture(), volume()):
+        sr = build_sr(prediction(image), None, bundle, OPTIONS)
+        checked(sr.content)
+        by_identifier = {g.tracking_identifier: g for g in groups(sr.content)}
+        assert set(by_identifier) == {"Summary", "MA all", "MA 1", "MA 2", "EX all", "EX 1", "EX 2"}
+
+
 def test_no_lesion_is_a_finding_of_its_own(
     picture: Make, volume: Make, prediction: Make, bundle: Bundle, checked: Make
 ) -> None:

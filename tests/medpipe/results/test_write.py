@@ -15,7 +15,7 @@ import pytest
 
 from medpipe.bundle import Bundle
 from medpipe.config import Results
-from medpipe.errors import ReasonCode
+from medpipe.errors import IntegrityError, ReasonCode
 from medpipe.results import ResultOptions, read_seg, write_results
 from medpipe.results.provenance import read_provenance
 from medpipe.results.source_header import UNDATED
@@ -148,6 +148,18 @@ def test_a_source_without_a_date_gives_a_fixed_one(
     for result in write_results(made.image.study_uid, [made], [], bundle, tmp_path, OPTIONS):
         dataset = pydicom.dcmread(result.path)
         assert (dataset.ContentDate, dataset.ContentTime) == UNDATED
+
+
+def test_a_finding_that_contradicts_itself_does_not_leave(
+    picture: Make, prediction: Make, bundle: Bundle, tmp_path: Path
+) -> None:
+    made = prediction(picture())
+    silent = replace(made, lesions=tuple(x for x in made.lesions if x.class_id != "EX"))
+    with pytest.raises(IntegrityError, match="contradict each other for class EX"):
+        write_results(made.image.study_uid, [silent], [], bundle, tmp_path / "out", OPTIONS)
+    with pytest.raises(IntegrityError, match=r"belongs to study .* not 1\.2\.3"):
+        write_results("1.2.3", [made], [], bundle, tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_are_written_whole_or_not_at_all(
