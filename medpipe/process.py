@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from pydicom import dcmread
+
 from medpipe import __version__
 from medpipe.bundle import Bundle, find_bundle
 from medpipe.config import Config
@@ -137,6 +139,8 @@ class Processor:
             out,
             scratch,
             refused=assembly.refused,
+            study_uid=assembly.study_uid,
+            study_header=assembly.study_header,
             ignored=assembly.ignored,
             seconds=seconds,
             keep_probability=keep_probability,
@@ -151,6 +155,8 @@ class Processor:
         scratch: Path,
         *,
         refused: Iterable[Quarantine] = (),
+        study_uid: str = "",
+        study_header: Path | None = None,
         ignored: tuple[str, ...] = (),
         seconds: dict[str, float] | None = None,
         keep_probability: bool = False,
@@ -161,14 +167,13 @@ class Processor:
         bundle, predictions, outcomes, refusals = self._predict(
             images, bundle_id, scratch, list(refused), seconds, keep_probability, progress
         )
-        study_uid = images[0].study_uid if images else ""
+        study_uid = images[0].study_uid if images else study_uid
         started = time.perf_counter()
         results: tuple[Result, ...] = ()
-        if images:
+        headers = read_headers(images[0]) if images else [dcmread(study_header)] if study_header else []
+        if headers:
             options = ResultOptions.from_config(self._config.results, self._config.site.uid_root)
-            results = write_results(
-                study_uid, predictions, refusals, bundle, out, options, headers=read_headers(images[0])
-            )
+            results = write_results(study_uid, predictions, refusals, bundle, out, options, headers=headers)
         seconds["write"] = time.perf_counter() - started
         return StudyOutcome(
             study_uid, bundle, outcomes, results, tuple(refusals), ignored, seconds, tuple(predictions)

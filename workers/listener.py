@@ -126,7 +126,7 @@ class Listener:
         sop_class, sop_instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
         study, series, unreadable = None, None, None
         try:
-            study, series, own_class, own_instance = _peek(path)
+            study, series, own_class, own_instance = peek(path)
             if own_class and own_class != sop_class:
                 return DOES_NOT_MATCH_CLASS
             if own_instance and own_instance != sop_instance:
@@ -191,7 +191,7 @@ def _without_delay(event: Any) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _peek(path: Path) -> tuple[str, str, str, str]:
+def peek(path: Path) -> tuple[str, str, str, str]:
     """Study, Series, SOP Class and SOP Instance UID, reading no further and holding no large value in memory."""
 
     def enough(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -45,8 +45,7 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self._process.poll() is None
 
     def ask(self, request: Plain, *, seconds: float, still_wanted: Callable[[], None]) -> Plain:
@@ -127,7 +126,7 @@ class Slots:
             self._children.add(child)
             self._idle.put(child)
         for child in list(self._children):
-            if not child.alive:
+            if not child.is_alive():
                 self._children.discard(child)
 
     def ask(self, request: Plain, *, seconds: float, still_wanted: Callable[[], None]) -> Plain:
@@ -137,13 +136,13 @@ class Slots:
                 child = self._idle.get(timeout=_PATIENCE_SECONDS)
             except queue.Empty:
                 raise StorageError("no inference process can be started on this machine") from None
-            if child.alive:
+            if child.is_alive():
                 break
             self._missing.release()
         try:
             return child.ask(request, seconds=seconds, still_wanted=still_wanted)
         finally:
-            if child.alive:
+            if child.is_alive():
                 self._idle.put(child)
             else:
                 self._missing.release()
@@ -151,5 +150,5 @@ class Slots:
     def close(self) -> None:
         """Kills all children."""
         for child in list(self._children):
-            if child.alive:
+            if child.is_alive():
                 child.kill()

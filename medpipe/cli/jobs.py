@@ -1,0 +1,131 @@
+"""The operator's commands: status, retry, cancel, check-destination."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medpipe.cli.app import EXIT_FAILED, app, invocation
+from medpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from medpipe.config import Config
+    from workers.queue import JobQueue
+    from workers.registry import Registry
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY_UID]", help="One study; else all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole list as JSON.")] = False,
+) -> None:
+    """Show the jobs, and why something was refused."""
+    from workers.settle import register_arrivals
+    from workers.spool import Spool
+    from workers.status import status_rows
+
+    with _registry() as (config, registry, _):
+        spool = Spool(config.site.root)
+        register_arrivals(spool, registry)
+        rows = status_rows(registry, study)
+        odd = registry.odd_instances() if study is None else []
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    _print_table(rows)
+    for row in odd:
+        why = row.reason or "SAME_UID_OTHER_CONTENT: kept aside"
+        typer.echo(f"instance {row.file}: {why}", err=True)
+
+
+@app.command()
+def retry(
+    study_or_job: Annotated[str, typer.Argument(metavar="STUDY_UID|JOB")],
+) -> None:
+    """Run failed, refused or cancelled jobs again."""
+    from workers.status import retry as run_again
+
+    with _registry() as (_, registry, queue):
+        for job_id in run_again(registry, queue, study_or_job, _who()):
+            typer.echo(f"queued again: {job_id}")
+
+
+@app.command()
+def cancel(
+    study_or_job: Annotated[str, typer.Argument(metavar="STUDY_UID|JOB")],
+) -> None:
+    """Stop jobs that wait, run or send."""
+    from workers.status import cancel as stop
+
+    with _registry() as (_, registry, queue):
+        for job_id in stop(registry, queue, study_or_job, _who()):
+            typer.echo(f"cancelled: {job_id}")
+
+
+@app.command("check-destination")
+def check_destination_command(
+    name: Annotated[str, typer.Argument(metavar="PEER", help="A name under [peers] in the settings.")],
+) -> None:
+    """Say what a peer answers and takes."""
+    from medpipe.pacs import check_destination
+
+    config = invocation.config()
+    if name not in config.peers:
+        raise UsageError(f"no peer {name!r}; known: {', '.join(sorted(config.peers)) or 'none'}")
+    report = check_destination(config.peers[name], config.listener.ae_title)
+    for finding in report.findings:
+        mark = "yes" if finding.offered else "NO " if finding.needed else "no "
+        typer.echo(f"{mark}  {finding.name}: {finding.sentence}")
+    if not report.usable:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@contextmanager
+def _registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
+    from workers.queue import JobQueue
+    from workers.registry import Registry
+
+    config = invocation.config()
+    registry = Registry(config.site.database_url)
+    queue = JobQueue(config.site.database_url)
+    try:
+        yield config, registry, queue
+    finally:
+        queue.close()
+        registry.close()
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("study", "bundle", "state", "found", "results", "reason", show_lines=False)
+    for row in rows:
+        found: dict[str, int] = {}
+        for image in row["images"]:
+            for class_id, count in image["lesions"].items():
+                found[class_id] = found.get(class_id, 0) + count
+        states: dict[str, int] = {}
+        for result in row["results"]:
+            states[result["state"]] = states.get(result["state"], 0) + 1
+        table.add_row(
+            row["study"],
+            row["bundle"] or "",
+            row["state"] + (f" ({row['step']})" if row["step"] else ""),
+            ", ".join(f"{count} {class_id}" for class_id, count in found.items()),
+            ", ".join(f"{count} {state}" for state, count in states.items()),
+            row["reason"] or "",
+        )
+    Console().print(table if rows else "nothing received yet")

@@ -177,8 +177,8 @@ class Run:
             else:
                 result.path.unlink(missing_ok=True)
         for prediction in outcome.predictions:
-            stem = safe_name(prediction.image.name.split("-")[0]) + _suffix(prediction.image.name)
-            written = self._extra_files(prediction, folder / f"{stem}.{outcome.bundle.id}", formats, outcome)
+            stem = folder / f"{safe_name(prediction.image.name)}.{outcome.bundle.id}"
+            written = self._extra_files(prediction, stem, formats, outcome)
             outputs.setdefault(prediction.image.name, []).extend(map(str, written))
         return outputs
 
@@ -258,8 +258,3 @@ class Run:
 def _input_of(source: Source, path: Path) -> str:
     """What to call this input: the folder as given, or the file itself."""
     return str(source.given) if source.given.is_dir() else str(path)
-
-
-def _suffix(name: str) -> str:
-    """The `-n` of a series that gives several volumes."""
-    return "-" + name.split("-", 1)[1] if "-" in name else ""

@@ -1,0 +1,155 @@
+"""The workflow `job`: one durable step that assembles, predicts and writes, with publishing as its only effect."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from medpipe.config import Config
+from medpipe.errors import Disposition, IntegrityError, MedpipeError, Refused, disposition
+from workers import faults, fence
+from workers.fence import LostClaim
+from workers.publish import publish
+from workers.queue import JobQueue, job_workflow_id
+from workers.registry import Registry
+from workers.slots import Slots
+from workers.spool import Spool
+from workers.tables import FINAL, JobState
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY, LONGEST_DELAY = 2.0, 900.0
+
+
+def delay_after(attempt: int) -> float:
+    """Seconds to wait after a failed attempt: doubled each time, with a ceiling."""
+    return float(min(FIRST_DELAY * 2 ** (attempt - 1), LONGEST_DELAY))
+
+
+class JobRunner:
+    """Runs a job's attempt in one of the worker's slots."""
+
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        registry: Registry,
+        queue: JobQueue,
+        slots: Slots,
+        executor_id: str,
+    ) -> None:
+        self._config, self._spool, self._registry = config, spool, registry
+        self._queue, self._slots, self._executor_id = queue, slots, executor_id
+        self._scratch = config.worker.scratch or config.site.root / "work"
+
+    def run(self, job_id: str, generation: int, attempt: int) -> str:
+        """One attempt; returns the job's state after it. Raises LostClaim when another worker has the job by now."""
+        workflow_id = job_workflow_id(job_id, generation, attempt)
+        with self._registry.read() as connection:
+            token = fence.claim_token(connection, workflow_id, self._executor_id)
+        row = self._claim(job_id, generation, workflow_id, token)
+        if row is None:
+            return "nothing to do"
+        faults.point("after_claim")
+        scratch = self._scratch / f"{job_id}-{token[:16]}"
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            out = self._config.site.root / "outbox" / f".{job_id}-{token[:16]}"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
+            scratch.mkdir(parents=True)
+            outcome = self._slots.ask(
+                self._request(row, out, scratch),
+                seconds=self._config.worker.kill_stalled_after,
+                still_wanted=lambda: self._still_ours(workflow_id, token),
+            )
+            faults.point("before_publish")
+            state = publish(
+                self._registry, self._queue, self._config.site.root, row, out, outcome, workflow_id, token
+            )
+            faults.point("after_publish")
+        except Exception as error:
+            state = self._failed(row, generation, attempt, error, workflow_id, token)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(self._config.site.root / "outbox" / f".{job_id}-{token[:16]}", ignore_errors=True)
+        log.info("study %s: %s: %s", row.study_uid, row.bundle, state.value)
+        return state.value
+
+    def _claim(self, job_id: str, generation: int, workflow_id: str, token: str) -> Row[Any] | None:
+        """Marks the job as running; None where this attempt's work is already published, cancelled or given up.
+
+        Each claim counts as an attempt, so a study that kills its worker again and again ends in the dead letter.
+        """
+        with self._registry.begin() as connection:
+            fence.check(connection, workflow_id, token)
+            row = self._registry.job(job_id, connection)
+            state = JobState(row.state)
+            if row.generation != generation or state in FINAL or state in (JobState.SENDING, JobState.SENT):
+                return None
+            if row.attempts >= self._config.worker.attempts:
+                reason = (
+                    row.reason or f"given up after {row.attempts} attempts: each one ended without a word"
+                )
+                self._registry.move(connection, job_id, JobState.FAILED, reason=reason, step="")
+                log.error("study %s: %s: %s", row.study_uid, row.bundle, reason)
+                return None
+            self._registry.move(
+                connection, job_id, JobState.RUNNING, attempts=row.attempts + 1, step="process", reason=None
+            )
+            return self._registry.job(job_id, connection)
+
+    def _request(self, row: Row[Any], out: Path, scratch: Path) -> dict[str, Any]:
+        paths = [self._spool.path_named(name) for name in row.instances]
+        for path in paths:
+            if not path.is_file():
+                raise IntegrityError(
+                    f"instance {path.stem} of the job is no longer in the spool; send the study again"
+                )
+        return {
+            "paths": [str(p) for p in paths],
+            "bundle": row.bundle,
+            "out": str(out),
+            "scratch": str(scratch),
+        }
+
+    def _still_ours(self, workflow_id: str, token: str) -> None:
+        """Raises LostClaim when the job was handed on or cancelled. A database that is away is no reason to stop."""
+        try:
+            with self._registry.read() as connection:
+                if fence.claim_token(connection, workflow_id, self._executor_id) != token:
+                    raise LostClaim(f"{workflow_id} was taken over")
+        except sa.exc.DBAPIError:
+            log.warning("the database does not answer; the step goes on")
+
+    def _failed(
+        self, row: Row[Any], generation: int, attempt: int, error: Exception, workflow_id: str, token: str
+    ) -> JobState:
+        """What becomes of the job: tried again later, quarantined, or given up; decided by the error's class alone."""
+        if isinstance(error, sa.exc.DBAPIError):
+            raise error  # the database is away: the engine's own retry of the step
+        outcome = disposition(error)
+        reason = f"{error.code}: {error}" if isinstance(error, MedpipeError) else f"{type(error).__name__}"
+        if not isinstance(error, MedpipeError):
+            log.exception("study %s: %s", row.study_uid, reason)
+        attempts = row.attempts
+        with self._registry.begin() as connection:
+            fence.check(connection, workflow_id, token)
+            if outcome is Disposition.QUARANTINE:
+                assert isinstance(error, Refused)
+                state = JobState.QUARANTINED
+            elif outcome is Disposition.RETRY and attempts < self._config.worker.attempts:
+                state = JobState.QUEUED
+                self._queue.enqueue_attempt(
+                    connection, row.id, row.priority, generation, attempt + 1, delay_after(attempts)
+                )
+            else:
+                state = JobState.FAILED
+            self._registry.move(connection, row.id, state, reason=reason, step="")
+        log.warning("study %s: %s: attempt %d: %s", row.study_uid, row.bundle, attempts, reason)
+        return state

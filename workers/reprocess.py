@@ -1,0 +1,259 @@
+"""`reprocess`: a study from the PACS, through the same spool, engine and workers as one that was routed to us.
+
+The retrieval is marked first, so that no rule starts a second job of what comes in. Without `force` nothing is
+computed that is already there: the bundle's present result for the same instances, as long as the PACS holds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from medpipe.bundle import find_bundle
+from medpipe.config import Config, Peer, Rule
+from medpipe.dicom import GuardedReader, InstanceHeader
+from medpipe.errors import NotFound, PeerUnreachable, StorageError, UsageError
+from medpipe.pacs import ReceivedFile, find_results, find_studies, retrieve
+from medpipe.routing import facts_of, route
+from workers.queue import JobQueue
+from workers.registry import ROUTINE, JobPlan, Registry, content_digest
+from workers.settle import register_arrivals
+from workers.spool import Arrival, Spool
+from workers.tables import FINAL, JobState, job, result, study
+
+log = logging.getLogger(__name__)
+
+_MOVE_SECONDS = 300.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the operator asks for. `bundle` None: as the rules say. `force`: compute and send even what is there."""
+
+    source: str
+    bundle: str | None = None
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Reprocessed:
+    """What was done for one study: `queued` jobs that run now, `present` results that the PACS holds already."""
+
+    study_uid: str
+    queued: tuple[str, ...]
+    present: tuple[str, ...]
+    reason: str | None = None
+
+
+class Reprocessor:
+    """Retrieves studies and queues their jobs."""
+
+    def __init__(self, config: Config, registry: Registry, queue: JobQueue, say: Say) -> None:
+        self._config, self._registry, self._queue, self._say = config, registry, queue, say
+        self._spool = Spool(config.site.root)
+
+    def studies_with(self, accession: str, source: str) -> list[str]:
+        """Study UIDs that the source lists under an accession number."""
+        found = find_studies(self._peer(source), self._config.listener.ae_title, accession=accession)
+        if not found:
+            raise NotFound(f"{source} lists no study with this accession number")
+        return [study.study_uid for study in found]
+
+    def run(self, study_uid: str, request: Request) -> Reprocessed:
+        """One study: retrieve, plan, queue. Following the jobs is the caller's."""
+        peer = self._peer(request.source)
+        token = uuid.uuid4().hex
+        if not request.dry_run:
+            self._registry.mark_retrieval(study_uid, token)
+        try:
+            if not request.dry_run:
+                self._retrieve(peer, study_uid)
+            plans = self._plans(study_uid, request)
+            held = find_results(peer, self._config.listener.ae_title, study_uid)
+            outcome = self._queue_missing(study_uid, plans, held, request)
+            if not request.dry_run:
+                self._mark_settled(study_uid)
+            return outcome
+        finally:
+            if not request.dry_run:
+                self._registry.mark_retrieval(study_uid, None)
+
+    # --- retrieve ------------------------------------------------------------------------------------------------
+
+    def _peer(self, name: str) -> Peer:
+        if name not in self._config.peers:
+            known = ", ".join(sorted(self._config.peers)) or "none"
+            raise UsageError(f"no peer {name!r} in the settings; known: {known}")
+        return self._config.peers[name]
+
+    def _retrieve(self, peer: Peer, study_uid: str) -> None:
+        ours = self._config.listener.ae_title
+        retrieval = retrieve(peer, ours, study_uid, self._store, self._spool.incoming)
+        if retrieval.method == "move":
+            self._wait_for({item.sop_instance_uid for item in retrieval.expected}, study_uid)
+        register_arrivals(self._spool, self._registry)
+        if not retrieval.complete:
+            raise PeerUnreachable(
+                f"study {study_uid}: {len(retrieval.missing) or retrieval.failed} of {len(retrieval.expected)} "
+                "instances were not delivered; try again"
+            )
+        self._say(f"{study_uid}: {len(retrieval.expected)} instances retrieved")
+
+    def _store(self, received: ReceivedFile) -> int:
+        """A C-GET sub-operation: into the spool as if the archive had sent it to the listener."""
+        from workers.listener import peek
+
+        study, series, unreadable = None, None, None
+        try:
+            study, series, _, _ = peek(received.path)
+        except Exception as error:
+            unreadable = f"the header cannot be parsed ({type(error).__name__})"
+        arrival = Arrival(
+            received.sop_instance_uid,
+            received.sop_class_uid,
+            study or None,
+            series or None,
+            received.transfer_syntax,
+            received.source_ae,
+            received.called_ae,
+            unreadable,
+        )
+        try:
+            self._spool.receive(received.path, arrival, time.time())
+        except OSError as error:
+            raise StorageError(f"the spool does not take a retrieved instance: {error.strerror}") from error
+        return 0x0000
+
+    def _wait_for(self, expected: set[str], study_uid: str) -> None:
+        """After a C-MOVE: until our listener has all of them."""
+        deadline = time.monotonic() + _MOVE_SECONDS
+        while True:
+            register_arrivals(self._spool, self._registry)
+            have = {row.sop_instance_uid for row in self._registry.instances_of(study_uid)}
+            if expected <= have:
+                return
+            if time.monotonic() > deadline:
+                raise PeerUnreachable(
+                    f"study {study_uid}: {len(expected - have)} moved instances did not arrive; "
+                    "is `medpipe listen` running?"
+                )
+            time.sleep(0.3)
+
+    # --- plan ----------------------------------------------------------------------------------------------------
+
+    def _plans(self, study_uid: str, request: Request) -> list[JobPlan]:
+        rows = {self._spool.path_named(row.file): row for row in self._registry.instances_of(study_uid)}
+        if not rows:
+            raise NotFound(f"study {study_uid}: nothing received (a dry run retrieves nothing)")
+        with GuardedReader(self._config.reading, uid_root=self._config.site.uid_root) as reader:
+            scan = reader.scan(list(rows))
+        foreign = [header for header in scan.instances if not header.own_output]
+        chosen = self._chosen(foreign, {path: row.calling_ae for path, row in rows.items()}, request)
+        plans = []
+        for bundle_id, (rule, members) in chosen.items():
+            bundle = find_bundle(bundle_id, self._config.worker.bundle_folders)
+            used = [rows[header.path] for header in members]
+            plans.append(
+                JobPlan(
+                    study_uid=study_uid,
+                    bundle=bundle.id,
+                    bundle_version=bundle.version,
+                    bundle_hash=bundle.hash,
+                    content=content_digest((row.sop_instance_uid, row.digest) for row in used),
+                    instances=tuple(sorted(str(row.file) for row in used)),
+                    rule=rule.name if rule is not None else "reprocess",
+                    priority=ROUTINE,
+                    destinations=rule.send if rule is not None and rule.send else (request.source,),
+                    received_at=max(row.received_at for row in used),
+                )
+            )
+        return plans
+
+    def _chosen(
+        self, foreign: list[InstanceHeader], calling: dict[Path, str], request: Request
+    ) -> dict[str, tuple[Rule | None, list[InstanceHeader]]]:
+        chosen: dict[str, tuple[Rule | None, list[InstanceHeader]]] = {}
+        for facts in facts_of(foreign, calling):
+            members = [header for header in foreign if header.series_uid == facts.series_uid]
+            rules: list[Rule | None] = [
+                rule
+                for rule in route(self._config.rules, facts)
+                if request.bundle is None or rule.bundle == request.bundle
+            ]
+            if request.bundle is not None and not rules:
+                rules = [None]
+            for rule in rules:
+                bundle_id = rule.bundle if rule is not None else str(request.bundle)
+                chosen.setdefault(bundle_id, (rule, []))[1].extend(members)
+        return chosen
+
+    def _queue_missing(
+        self, study_uid: str, plans: list[JobPlan], held: frozenset[str], request: Request
+    ) -> Reprocessed:
+        queued: list[str] = []
+        present: list[str] = []
+        for plan in plans:
+            if not request.force and self._is_present(plan.id, held):
+                present.append(plan.id)
+            elif not request.dry_run:
+                self._enqueue(plan)
+                queued.append(plan.id)
+            else:
+                queued.append(plan.id)
+        reason = None if plans else "no rule wants any series of this study; name a bundle with --bundle"
+        return Reprocessed(study_uid, tuple(queued), tuple(present), reason)
+
+    def _is_present(self, job_id: str, held: frozenset[str]) -> bool:
+        """Whether this very job has been done and the archive holds all its current results."""
+        with self._registry.read() as connection:
+            state = connection.execute(sa.select(job.c.state).where(job.c.id == job_id)).scalar()
+            uids = set(
+                connection.execute(
+                    sa.select(result.c.sop_instance_uid).where(
+                        result.c.job == job_id, result.c.superseded_by.is_(None)
+                    )
+                ).scalars()
+            )
+        done = state in (JobState.SENT.value, JobState.CONFIRMED.value, JobState.SENDING.value)
+        return done and bool(uids) and uids <= held
+
+    def _enqueue(self, plan: JobPlan) -> None:
+        with self._registry.begin() as connection:
+            if self._registry.plan(connection, plan, self._queue.enqueue, time.time()):
+                return
+            row = self._registry.job(plan.id, connection)
+            if JobState(row.state) in FINAL or row.state == JobState.SENT.value:
+                self._registry.again(connection, plan.id, self._queue.enqueue, "reprocess")
+
+    def _mark_settled(self, study_uid: str) -> None:
+        """What was retrieved is dealt with: no rule looks at it again until something new arrives."""
+        with self._registry.begin() as connection:
+            connection.execute(
+                sa.update(study).where(study.c.study_uid == study_uid).values(settled=study.c.generation)
+            )
+
+
+def wait_for_jobs(registry: Registry, jobs: list[str], say: Say, pause: float = 0.3) -> bool:
+    """Follows jobs to their end; True when all of them were sent (or confirmed)."""
+    last: dict[str, str] = {}
+    while True:
+        rows = [registry.job(job_id) for job_id in jobs]
+        for row in rows:
+            if last.get(row.id) != row.state:
+                last[row.id] = row.state
+                say(f"{row.study_uid}: {row.bundle}: {row.state}" + (f": {row.reason}" if row.reason else ""))
+        if all(_ended(row.state, row.step) for row in rows):
+            return all(row.state in (JobState.SENT.value, JobState.CONFIRMED.value) for row in rows)
+        time.sleep(pause)
+
+
+def _ended(state: str, step: str) -> bool:
+    return JobState(state) in FINAL or (state == JobState.SENT.value and step != "confirm")
