@@ -24,10 +24,10 @@ from medpipe.errors import ConfigError
 
 PROBABILITY_FLOOR = 1e-5
 """Probabilities are clipped to floor..1 - floor: an infinite unary would make a pixel immovable."""
-WORK_PER_SECOND = 12e6
+WORK_PER_SECOND = 20e6
 """Units of work that one second of the budget buys; a pixel costs (10 + iterations) units per kernel."""
 WORK_PER_PIXEL = 10
-WORK_PER_COMPONENT = 12_000
+WORK_PER_COMPONENT = 20_000
 
 Box = tuple[slice, ...]
 Values = Callable[[Box], NDArray[np.float32]]

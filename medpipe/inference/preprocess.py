@@ -113,7 +113,8 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
 
     if image.modality not in spec.modality:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {', '.join(spec.modality)}, not {image.modality}")
-    foreign = {s.sop_class_uid for s in image.sources} - set(spec.sop_classes) if spec.sop_classes else set()
+    given = {s.sop_class_uid for s in image.sources if s.sop_class_uid}  # a camera's JPEG file has none
+    foreign = given - set(spec.sop_classes) if spec.sop_classes else set()
     if foreign:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is not for SOP class {', '.join(sorted(foreign))}")
     if image.array.shape[0] != spec.channels:

@@ -159,6 +159,22 @@ def test_bf16_is_near_and_never_the_default(tmp_path: Path) -> None:
     assert 0 < difference < 0.1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_fp16_on_a_gpu_is_near_and_repeatable(tmp_path: Path) -> None:
+    bundle = make(
+        tmp_path / "made-here",
+        "attention-unet",
+        "aspp = 64, decoder = [48, 32, 24, 16, 16]",
+        patch=(256, 256),
+    )
+    batch = picture(bundle, 5)
+    backend = load_backend(bundle)
+    assert (backend.name.split()[0], backend.precision, backend.device) == ("torch", "fp16", "cuda:0")
+    out = backend(batch)
+    assert (out == backend(batch)).all()
+    assert np.abs(out - load_backend(bundle, device="cpu", backend="torch")(batch)).max() < 0.05
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
