@@ -33,7 +33,7 @@ class Child:
     """One inference child and the pipes to it."""
 
     def __init__(self, config: Config) -> None:
-        command = [sys.executable, "-m", "workers.child"]
+        command = [sys.executable, "-P", "-m", "workers.child"]
         guard = shutil.which("setpriv")
         if guard is not None:
             command = [guard, "--pdeathsig", "KILL", *command]

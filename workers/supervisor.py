@@ -73,7 +73,7 @@ def _look_after(charge: Charge, config_file: Path) -> None:
 
 def _command(name: str, config_file: Path) -> list[str]:
     """The very command that a person would type; it dies with this parent."""
-    command = [sys.executable, "-m", "medpipe.cli", "--config", str(config_file.absolute()), name]
+    command = [sys.executable, "-P", "-m", "medpipe.cli", "--config", str(config_file.absolute()), name]
     guard = shutil.which("setpriv")
     return [guard, "--pdeathsig", "TERM", *command] if guard is not None else command
 

@@ -144,21 +144,30 @@ class Worker:
             self.config.worker.attempts + 5
         )  # the registry counts; the engine's own count is the last resort
 
-        process = DBOS.step(name="process", **retried)(self._runner.run)
-        send = DBOS.step(name="send", **retried)(self._courier.deliver)
-        ask = DBOS.step(name="ask", **retried)(self._courier.confirm)
+        # plain functions: the engine keeps its notes as attributes of what it decorates
+        @DBOS.step(name="process", **retried)
+        def process(job_id: str, generation: int, attempt: int) -> str:
+            return self._runner.run(job_id, generation, attempt)
+
+        @DBOS.step(name="send", **retried)
+        def send(job_id: str, destination: str, generation: int, attempt: int) -> str:
+            return self._courier.deliver(job_id, destination, generation, attempt)
+
+        @DBOS.step(name="ask", **retried)
+        def ask(job_id: str, destination: str, generation: int, attempt: int) -> str:
+            return self._courier.confirm(job_id, destination, generation, attempt)
 
         def job(job_id: str, generation: int, attempt: int) -> str:
             with _Marked(self._in_flight):
-                return str(process(job_id, generation, attempt))
+                return process(job_id, generation, attempt)
 
         def deliver(job_id: str, destination: str, generation: int, attempt: int) -> str:
             with _Marked(self._in_flight):
-                return str(send(job_id, destination, generation, attempt))
+                return send(job_id, destination, generation, attempt)
 
         def confirm(job_id: str, destination: str, generation: int, attempt: int) -> str:
             with _Marked(self._in_flight):
-                return str(ask(job_id, destination, generation, attempt))
+                return ask(job_id, destination, generation, attempt)
 
         for workflow in (job, deliver, confirm):
             DBOS.workflow(name=workflow.__name__, max_recovery_attempts=attempts)(workflow)
