@@ -183,7 +183,7 @@ class GuardedReader:
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
         }
         child = subprocess.Popen(
-            [sys.executable, "-m", "medpipe.dicom.child"],
+            [sys.executable, "-P", "-m", "medpipe.dicom.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
