@@ -1,5 +1,6 @@
 """One image through a bundle, with a backend that takes brightness for probability."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,21 @@ def test_a_refused_image_says_which_bundle_and_why(
 ) -> None:
     with pytest.raises(Refused, match="bundle spots is for OP, CT, not US"):
         predict(make_image(spots((1, 64, 64)), modality="US"), make_bundle(), brightness(), tmp_path)
+
+
+def test_the_classes_are_never_all_at_source_size_in_float32(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    side, classes = 1200, 8
+    image = make_image(spots((1, side, side), A, B))
+    bundle = make_bundle(classes=tuple({} for _ in range(classes)), scale="fit", working_size=(120, 120))
+    predict(image, bundle, brightness(classes), tmp_path)  # what is loaded once is not counted
+    tracemalloc.start()
+    predict(image, bundle, brightness(classes), tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    masks, one = classes * side**2, 4 * side**2
+    assert peak < masks + 4 * one < classes * one
 
 
 def test_progress_ends_at_one(
