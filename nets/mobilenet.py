@@ -1,4 +1,4 @@
-"""MobileNetV3-Large as an encoder: features at 1/2, 1/4, 1/8, 1/16 (and 1/32) of the input (Howard, ICCV 2019, table 1)."""
+"""MobileNetV3-Large as an encoder: features at strides 2 to 32, finest first (Howard, ICCV 2019, table 1)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Synthetic studies with known truth, drawn by our own code."""
