@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medpipe.bundle import GOLDEN, Bundle, load_bundle
 from medpipe.errors import BundleError, MedpipeError
-from medpipe.types import Image
+from medpipe.types import Grid, Image, SourceFrame
 
 CARD = "CARD.md"
 TOLERANCE = 0.01
@@ -30,6 +30,8 @@ _FORMAT = 1
 _KINDS = {"OP": "fundus", "US": "ultrasound", "CT": "ct", "MR": "mr"}
 _SEED = 7
 _FUNDUS_SIZE = (1424, 2144)
+_SMALL_SIZE = (340, 512)
+"""Of the picture for a bundle that does not scale."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def default_sample(bundle: Bundle) -> dict[str, Any]:
         raise BundleError(f"{bundle.id}: no sample is drawn for {', '.join(bundle.input.modality)}")
     sample: dict[str, Any] = {"kind": kind, "seed": _SEED}
     if kind == "fundus":
-        sample |= {"rows": _FUNDUS_SIZE[0], "columns": _FUNDUS_SIZE[1]}
+        rows, columns = _FUNDUS_SIZE if bundle.input.scale == "fit" else _SMALL_SIZE
+        sample |= {"rows": rows, "columns": columns}
     return sample
 
 
@@ -187,8 +190,29 @@ def block_means(probability: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def draw(sample: Mapping[str, Any]) -> Image:
-    """The drawn sample as an Image, without going through DICOM."""
-    raise NotImplementedError(sample)
+    """The drawn sample (kind, seed, and for pictures columns and rows) as an Image, without going through DICOM."""
+    kind, seed = sample["kind"], sample["seed"]
+    if kind == "fundus":
+        from medpipe.samples.fundus import draw_fundus
+
+        picture = draw_fundus(seed, sample["columns"], sample["rows"]).picture
+        return _as_image(picture.transpose(2, 0, 1)[:, None], np.eye(4), "OP")
+    raise BundleError(f"a golden case of kind {kind!r} cannot be drawn")
+
+
+def _as_image(array: NDArray[Any], affine: NDArray[np.float64], modality: str) -> Image:
+    volume = array.shape[1] > 1
+    return Image(
+        array=np.ascontiguousarray(array),
+        grid=Grid(array.shape[1:], affine, spatial=volume),
+        sources=tuple(SourceFrame(f"2.25.{k + 1}", "", None, Path()) for k in range(array.shape[1])),
+        study_uid="2.25.1",
+        series_uid="2.25.1",
+        name="2.25.1",
+        modality=modality,
+        photometric="RGB" if array.shape[0] == 3 else "MONOCHROME2",
+        calibrated=volume,
+    )
 
 
 def _check_card(folder: Path) -> Check:

@@ -65,7 +65,9 @@ def test_a_golden_case_can_be_written_anew(phantom: Path) -> None:
     assert not check_bundle(phantom).passed
     write_golden(phantom)
     assert check_bundle(phantom).passed
-    assert json.loads((phantom / "golden.json").read_text()) == json.loads((SHIPPED / "phantom" / "golden.json").read_text())
+    assert json.loads((phantom / "golden.json").read_text()) == json.loads(
+        (SHIPPED / "phantom" / "golden.json").read_text()
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}'])
