@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,11 @@ from demo_report import Found, read_results, show
 from local_orthanc import LocalOrthanc
 from local_process import LocalProcess, StartError, free_port, wait_until
 from rich.console import Console
+from rich.markup import escape
+
+from medpipe.config import load_config
+from workers.registry import Registry
+from workers.status import status_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 MEDPIPE = Path(sys.executable).with_name("medpipe")
@@ -53,8 +58,10 @@ class Demo:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def stop(self) -> None:
-        self.serve.stop(20)
-        self.serve.kill()
+        for process in (self.serve, self.orthanc.process):
+            if process is not None:
+                process.ask()
+        self.serve.stop(30)
         self.orthanc.stop()
 
 
@@ -128,7 +135,7 @@ def write_config(path: Path, folder: Path, listener_port: int, orthanc: LocalOrt
         if not bundle.id.startswith("phantom")  # those find bright blobs in test pictures: never routed
     ]
     settings = {
-        "site": {"root": str(folder / "medpipe"), "minimum_free": "200 MB"},
+        "site": {"root": str(folder / "site"), "minimum_free": "200 MB"},
         "listener": {
             "ae_title": LISTENER_AE,
             "port": listener_port,
@@ -220,31 +227,45 @@ def send_as_modality(demo: Demo, files: Sequence[Path]) -> None:
     storescu = shutil.which("storescu")
     if storescu is None:
         raise DemoError("storescu is missing: install the package dcmtk (deploy/setup.sh does)")
-    listing = demo.folder / "sent.txt"
+    to = ["-aet", MODALITY_AE, "-aec", demo.orthanc.ae_title, demo.orthanc.host, str(demo.orthanc.dicom_port)]
     begin = time.monotonic()
-    for group in (files[i : i + 500] for i in range(0, len(files), 500)):
-        done = subprocess.run(
-            # --propose-lossy and the like would convert; -xf is not needed: -R proposes what the files hold
-            [storescu, "-R", "-aet", MODALITY_AE, "-aec", demo.orthanc.ae_title, demo.orthanc.host,
-             str(demo.orthanc.dicom_port), *map(str, group)],
-            capture_output=True, text=True, errors="replace", check=False, env={**os.environ, "TCP_NODELAY": "1"},
-        )  # fmt: skip
-        listing.write_text(done.stdout + done.stderr)
-        if done.returncode != 0:
-            raise DemoError(f"storescu failed: {(done.stdout + done.stderr).strip()[-800:]}")
+    for syntax, group in by_syntax(files).items():
+        for part in (group[i : i + 500] for i in range(0, len(group), 500)):
+            done = subprocess.run(
+                [storescu, "-R", *PROPOSE.get(syntax, []), *to, *map(str, part)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                env={**os.environ, "TCP_NODELAY": "1"},
+            )
+            if done.returncode != 0:
+                raise DemoError(f"storescu failed: {(done.stdout + done.stderr).strip()[-800:]}")
     demo.seconds["modality to PACS"] = time.monotonic() - begin
 
 
-def jobs_of(demo: Demo, studies: Sequence[str]) -> list[dict[str, Any]]:
-    """The jobs of these studies as `medpipe status --json` gives them."""
-    import json
+PROPOSE = {
+    "1.2.840.10008.1.2.4.50": ["-xy"],
+    "1.2.840.10008.1.2.4.51": ["-xx"],
+    "1.2.840.10008.1.2.4.70": ["-xs"],
+    "1.2.840.10008.1.2.4.80": ["-xt"],
+    "1.2.840.10008.1.2.4.81": ["-xu"],
+    "1.2.840.10008.1.2.4.90": ["-xv"],
+    "1.2.840.10008.1.2.4.91": ["-xw"],
+    "1.2.840.10008.1.2.5": ["-xr"],
+    "1.2.840.10008.1.2.1.99": ["-xd"],
+}
+"""storescu's option for each compressed transfer syntax: without it, it would have to decompress."""
 
-    done = subprocess.run(
-        [MEDPIPE, "--config", demo.config, "status", "--json"], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        return []
-    return [job for job in json.loads(done.stdout) if job["study"] in studies]
+
+def by_syntax(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files by their transfer syntax."""
+    from pydicom.filereader import read_file_meta_info
+
+    groups: dict[str, list[Path]] = {}
+    for path in files:
+        groups.setdefault(str(read_file_meta_info(path).get("TransferSyntaxUID", "")), []).append(path)
+    return groups
 
 
 def follow(demo: Demo, studies: Sequence[str], timeout: float) -> list[dict[str, Any]]:
@@ -252,42 +273,51 @@ def follow(demo: Demo, studies: Sequence[str], timeout: float) -> list[dict[str,
 
     Raises DemoError when there is no job, or not its end, in time.
     """
-    begin = changed = time.monotonic()
-    before: dict[str, str] = {}
-    jobs: list[dict[str, Any]] = []
+    registry = Registry(load_config(demo.config).site.database_url)
+    try:
+        return _follow(demo, registry, studies, timeout)
+    finally:
+        registry.close()
+
+
+def _follow(demo: Demo, registry: Registry, studies: Sequence[str], timeout: float) -> list[dict[str, Any]]:
+    begin = before = time.monotonic()
+    told: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
     while time.monotonic() - begin < timeout:
         if not demo.serve.running:
             raise DemoError(f"medpipe serve ended; the end of {demo.serve.log}:\n{demo.serve.tail(30)}")
-        jobs = jobs_of(demo, studies)
-        for job in jobs:
-            if before.get(job["job"]) != job["state"]:
-                now = time.monotonic()
-                since = before.get(job["job"], "routed and settled")
-                demo.seconds[STEPS.get(since, since)] = now - changed
-                changed, before[job["job"]] = now, job["state"]
-                console.print(f"job        {job['bundle']}: {job['state']}")
-        done = {job["study"] for job in jobs if job["state"] in ENDED - {"sent"}}
-        if jobs and done >= set(studies) and all(job["state"] in ENDED - {"sent"} for job in jobs):
-            return jobs
+        rows = [row for study in studies for row in status_rows(registry, study)]
+        now = time.monotonic()
+        for row in rows:
+            name, state = row["bundle"] or "study", row["state"]
+            if told.get(name) != state:
+                console.print(f"medpipe    {name}: {state} ({now - begin:.1f} s after the modality)")
+                step = STEPS.get(told.get(name, ""), STEPS[""])
+                demo.seconds[step] = demo.seconds.get(step, 0) + now - before
+                before, told[name] = now, state
+        if {row["study"] for row in rows if row["job"]} == set(studies) and all(map(has_ended, rows)):
+            return [row for row in rows if row["job"]]
         time.sleep(0.2)
-    if jobs and all(job["state"] in ENDED for job in jobs):
-        return jobs
-    what = (
-        "no job was made of it" if not jobs else ", ".join(f"{job['bundle']}: {job['state']}" for job in jobs)
-    )
+    what = ", ".join(f"{row['bundle'] or 'study'}: {row['state']}" for row in rows) or "nothing arrived"
     raise DemoError(
         f"no result within {timeout:g} s ({what})\n{explain(demo, studies)}\n{demo.serve.tail(20)}"
     )
 
 
 STEPS = {
-    "routed and settled": "PACS to medpipe, settled",
-    "settling": "settling",
+    "": "PACS to medpipe, settled",
     "queued": "waiting for a worker",
-    "running": "reading, network, CRF, writing",
+    "running": "job",
     "sending": "medpipe to PACS",
     "sent": "confirmed by the PACS",
 }
+"""What the time in each state is called in the table; before the job there is no state."""
+
+
+def has_ended(row: Mapping[str, Any]) -> bool:
+    """Whether nothing more will happen to a job: a sent one still waits for its confirmation."""
+    return row["state"] in ENDED and not (row["state"] == "sent" and row["step"] == "confirm")
 
 
 def explain(demo: Demo, studies: Sequence[str]) -> str:
@@ -301,7 +331,9 @@ def results_in_pacs(demo: Demo, studies: Sequence[str], jobs: Sequence[dict[str,
     """What the PACS holds of the results; DemoError where it holds none."""
     uids = {result["sop_instance_uid"] for job in jobs for result in job["results"]}
     if not uids:
-        reasons = "; ".join(f"{job['bundle']}: {job['state']} {job['reason'] or ''}".strip() for job in jobs)
+        reasons = "; ".join(
+            f"{job['bundle'] or 'study'} {job['state']}: {job['reason'] or 'no reason given'}" for job in jobs
+        )
         raise DemoError(f"no result came: {reasons}\n{explain(demo, studies)}\n{demo.serve.tail(20)}")
     wait_until(lambda: all(demo.orthanc.find("Instance", SOPInstanceUID=uid) for uid in uids), 30, 0.2)
     found = read_results(demo.orthanc, uids)
@@ -331,7 +363,7 @@ def run(sample: Path | None, once: bool, timeout: float) -> int:
             if not once:
                 serve_until_interrupted(demo)
     except (DemoError, StartError) as error:
-        console.print(f"[bold red]demo failed[/bold red]: {error}", soft_wrap=True, markup=True)
+        console.print(f"[bold red]demo failed[/bold red]: {escape(str(error))}", soft_wrap=True)
         console.print(f"logs and files: {shown(folder)}")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
@@ -341,13 +373,13 @@ def run(sample: Path | None, once: bool, timeout: float) -> int:
 def serve_until_interrupted(demo: Demo) -> None:
     """Prints the addresses and waits for Ctrl-C or SIGTERM. Raises DemoError when a server ends by itself."""
     orthanc = demo.orthanc
-    console.print(
-        f"\nPACS, web          {orthanc.url}/app/explorer.html (user {orthanc.user}, password {orthanc.password})"
-    )
-    console.print(
-        f"PACS, DICOM        storescu -aet {MODALITY_AE} -aec {orthanc.ae_title} 127.0.0.1 {orthanc.dicom_port} FILE"
-    )
-    console.print(f"medpipe's jobs     {shown(MEDPIPE)} --config {shown(demo.config)} status")
+    send = f"storescu -aet {MODALITY_AE} -aec {orthanc.ae_title} {orthanc.host} {orthanc.dicom_port} FILE"
+    for name, address in {
+        "PACS, web": f"{orthanc.url}/app/explorer.html (user {orthanc.user}, password {orthanc.password})",
+        "PACS, DICOM": send,
+        "medpipe's jobs": f"{shown(MEDPIPE)} --config {shown(demo.config)} status",
+    }.items():
+        console.print(f"{name:16}{address}", soft_wrap=True, markup=False)
     console.print("Ctrl-C stops it all.")
     assert orthanc.process is not None
     with contextlib.suppress(KeyboardInterrupt):

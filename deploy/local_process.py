@@ -59,9 +59,12 @@ class LocalProcess:
         self.folder = folder
         self.stop_signal = stop_signal
         self.process: subprocess.Popen[bytes] | None = None
+        self.asked = False
+        self._gone = False
 
-    def start(self, *, new_session: bool = True) -> None:
-        """Starts it, its output appended to the log. `new_session` keeps a terminal's Ctrl-C away from it."""
+    def start(self) -> None:
+        """Starts it in a session of its own (a terminal's Ctrl-C does not reach it), its output appended to the log."""
+        self.asked = self._gone = False
         wrapper = ["setpriv", "--pdeathsig", self.stop_signal.name.removeprefix("SIG")]
         if self.user is not None:
             wrapper += ["--reuid", self.user, "--regid", self.user, "--clear-groups"]
@@ -80,7 +83,7 @@ class LocalProcess:
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **self.environment},
                     cwd=self.folder,
-                    start_new_session=new_session,
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise StartError(
@@ -116,21 +119,30 @@ class LocalProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
 
+    def ask(self) -> None:
+        """Asks the program itself to end; it knows best in which order its own children do."""
+        if self.process is not None and self.running and not self.asked:
+            self.asked = True
+            self.process.send_signal(self.stop_signal)
+
     def stop(self, seconds: float = 10) -> int | None:
-        """Asks it to end, kills its group after `seconds`; its exit status, None if it was never started."""
+        """Asks it to end and kills what is left of its group after `seconds` at most.
+
+        Its exit status, None if it was never started.
+        """
         if self.process is None:
             return None
-        if self.running:
-            # only the program itself is asked: it knows best in which order its own children end
-            self.process.send_signal(self.stop_signal)
-            try:
-                self.process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        self.ask()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        self.kill()
         return self.process.returncode
 
     def kill(self) -> None:
-        """SIGKILL for its whole group, and waits for its end."""
-        if self.process is not None:
-            self.signal(signal.SIGKILL)
-            self.process.wait()
+        """SIGKILL for its whole group, whether or not the program itself has ended, and waits for its end."""
+        if self.process is None or self._gone:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._gone = True  # its number may be another's from now on
