@@ -23,6 +23,7 @@ from typing import Any
 
 import tomli_w
 from demo_report import Found, read_results, show
+from demo_sample import PROPOSE, DemoError, by_syntax, sample_files, studies_of
 from local_orthanc import LocalOrthanc
 from local_process import LocalProcess, StartError, free_port, wait_until
 from rich.console import Console
@@ -34,16 +35,11 @@ from workers.status import status_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 MEDPIPE = Path(sys.executable).with_name("medpipe")
-PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
 ENDED = {"confirmed", "sent", "ignored", "quarantined", "failed", "cancelled"}
 LISTENER_AE = "MEDPIPE"
 MODALITY_AE = "MODALITY"
 
 console = Console(highlight=False)
-
-
-class DemoError(RuntimeError):
-    """A step failed; the text says which, why, and where its log is."""
 
 
 @dataclass
@@ -79,45 +75,6 @@ def own_folder() -> Path:
     folder = base / f"run-{os.getpid()}"
     folder.mkdir()
     return folder
-
-
-def sample_files(sample: Path | None, folder: Path) -> list[Path]:
-    """The DICOM files to send: a drawn fundus photograph, a wrapped picture, or what the user names."""
-    if sample is None:
-        from medpipe.samples import write_study
-
-        return list(write_study("fundus", folder / "sample", seed=1).files)
-    if not sample.exists():
-        raise DemoError(f"SAMPLE: {sample} does not exist")
-    if sample.is_file() and sample.suffix.lower() in PICTURES:
-        from medpipe.samples import wrap_photo
-
-        (folder / "sample").mkdir()
-        wrapped = folder / "sample" / "photograph.dcm"
-        wrap_photo(sample, wrapped)
-        return [wrapped]
-    files = [sample] if sample.is_file() else sorted(path for path in sample.rglob("*") if path.is_file())
-    dicom = [path for path in files if is_dicom(path)]
-    if not dicom:
-        raise DemoError(f"SAMPLE: {sample} holds no DICOM file; pictures are {', '.join(sorted(PICTURES))}")
-    return dicom
-
-
-def is_dicom(path: Path) -> bool:
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-    return False
-
-
-def studies_of(files: Sequence[Path]) -> list[str]:
-    """Study Instance UIDs of the files."""
-    from pydicom import dcmread
-
-    uids = {
-        str(dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
-        for path in files
-    }
-    return sorted(uids)
 
 
 def write_config(path: Path, folder: Path, listener_port: int, orthanc: LocalOrthanc) -> None:
@@ -242,30 +199,6 @@ def send_as_modality(demo: Demo, files: Sequence[Path]) -> None:
             if done.returncode != 0:
                 raise DemoError(f"storescu failed: {(done.stdout + done.stderr).strip()[-800:]}")
     demo.seconds["modality to PACS"] = time.monotonic() - begin
-
-
-PROPOSE = {
-    "1.2.840.10008.1.2.4.50": ["-xy"],
-    "1.2.840.10008.1.2.4.51": ["-xx"],
-    "1.2.840.10008.1.2.4.70": ["-xs"],
-    "1.2.840.10008.1.2.4.80": ["-xt"],
-    "1.2.840.10008.1.2.4.81": ["-xu"],
-    "1.2.840.10008.1.2.4.90": ["-xv"],
-    "1.2.840.10008.1.2.4.91": ["-xw"],
-    "1.2.840.10008.1.2.5": ["-xr"],
-    "1.2.840.10008.1.2.1.99": ["-xd"],
-}
-"""storescu's option for each compressed transfer syntax: without it, it would have to decompress."""
-
-
-def by_syntax(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """The files by their transfer syntax."""
-    from pydicom.filereader import read_file_meta_info
-
-    groups: dict[str, list[Path]] = {}
-    for path in files:
-        groups.setdefault(str(read_file_meta_info(path).get("TransferSyntaxUID", "")), []).append(path)
-    return groups
 
 
 def follow(demo: Demo, studies: Sequence[str], timeout: float) -> list[dict[str, Any]]:

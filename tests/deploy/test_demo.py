@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import demo
+import demo_sample
 import pytest
 from demo_report import Found, described, findings, show
 from local_orthanc import LocalOrthanc
@@ -66,16 +67,16 @@ def picture_file(tmp_path):
 
 def test_a_folder_as_sample_gives_its_dicom_files(picture_file, tmp_path):
     (tmp_path / "a" / "notes.txt").write_text("not DICOM")
-    assert demo.sample_files(tmp_path, tmp_path) == [picture_file]
-    assert demo.studies_of([picture_file]) == ["2.25.2"]
+    assert demo_sample.sample_files(tmp_path, tmp_path) == [picture_file]
+    assert demo_sample.studies_of([picture_file]) == ["2.25.2"]
     assert list(described([picture_file])) == ["OP, 1 instance, 4288 x 2848"]
 
 
 @pytest.mark.parametrize("name", ["nothing-here", "empty"])
 def test_a_sample_that_is_none_says_so(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(demo.DemoError, match="SAMPLE"):
-        demo.sample_files(tmp_path / name, tmp_path)
+    with pytest.raises(demo_sample.DemoError, match="SAMPLE"):
+        demo_sample.sample_files(tmp_path / name, tmp_path)
 
 
 def test_the_settings_are_sound_and_route_no_test_bundle(tmp_path):
