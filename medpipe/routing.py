@@ -1,4 +1,4 @@
-"""Which series goes to which bundle, and why: `[[rules]]` against a series' header. Nothing is ever evaluated as code."""
+"""Which series goes to which bundle, and why: `[[rules]]` against a series' header. Nothing is evaluated as code."""
 
 from __future__ import annotations
 

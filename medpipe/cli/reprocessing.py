@@ -20,13 +20,13 @@ from medpipe.identity import is_uid
 def reprocess(
     studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY_UID...]")] = None,
     accession: Annotated[
-        str | None, typer.Option("--accession", help="All studies with this accession number.")
+        str | None, typer.Option("--accession", help="All studies with this number.")
     ] = None,
     listed: Annotated[
         Path | None, typer.Option("--list", metavar="FILE", help="Study UIDs, one a line.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="PEER", help="Where from; else the only peer.")
+        str | None, typer.Option("--from", metavar="PEER", help="Else the only peer.")
     ] = None,
     bundle: Annotated[
         str | None, typer.Option("--bundle", metavar="ID", help="Else as the rules say.")
@@ -136,7 +136,7 @@ def _worker_is_alive(registry: Any) -> bool:
 def _own_worker() -> subprocess.Popen[bytes]:
     """A worker for the time of this command: the very command that `serve` would start."""
     path = invocation.config_path()
-    command = [sys.executable, "-m", "medpipe.cli", *(["--config", str(path)] if path else []), "work"]
+    command = [sys.executable, "-P", "-m", "medpipe.cli", *(["--config", str(path)] if path else []), "work"]
     return subprocess.Popen(command)
 
 

@@ -20,6 +20,8 @@ def test_every_reason_code_is_explained() -> None:
 
 
 def test_every_error_code_is_explained() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MedpipeError)]
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MedpipeError)
+    ]
     own = {kind.code for kind in kinds} - {MedpipeError.code, errors.Refused.code}
     assert codes("## Errors of commands") == own | {"DATABASE", "INTERNAL"}
