@@ -299,6 +299,9 @@ def run(sample: Path | None, once: bool, timeout: float) -> int:
         console.print(f"[bold red]demo failed[/bold red]: {escape(str(error))}", soft_wrap=True)
         console.print(f"logs and files: {shown(folder)}")
         return 1
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     return 0
 

@@ -1,0 +1,158 @@
+"""A whole line on this machine: listener and workers as the commands that a site starts, small pictures, a real PACS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from local_orthanc import LocalOrthanc
+from local_process import wait_until
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from medpipe.identity import uid_from
+
+OPHTHALMIC_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+
+
+@dataclass
+class Line:
+    """One installation under test. `start("work", fault="after_claim")` arms a fault point of that process."""
+
+    folder: Path
+    config_file: Path
+    port: int
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *command: str, fault: str = "") -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TCP_NODELAY": "1", "OMP_NUM_THREADS": "1"}
+        if fault:
+            environment["MEDPIPE_FAULT"] = f"{fault}:{self.folder / ('fault-' + fault)}"
+        with (self.folder / f"{command[0]}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        self.processes.append(process)
+        if command[0] == "listen":
+            assert wait_until(lambda: b"listening" in self.log("listen"), 30), self.log("listen").decode()[-2000:]
+        return process
+
+    def died_at(self, fault: str) -> bool:
+        return (self.folder / f"fault-{fault}").exists()
+
+    def log(self, name: str) -> bytes:
+        path = self.folder / f"{name}.log"
+        return path.read_bytes() if path.exists() else b""
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), *command],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    def status(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(self.run("status", "--json"))
+        return rows
+
+    def wait(self, good: Callable[[list[dict[str, Any]]], bool], seconds: float = 60) -> list[dict[str, Any]]:
+        """Status rows once they are as wanted."""
+        end = time.monotonic() + seconds
+        while not good(rows := self.status()):
+            shown = [(row["state"], row["step"], row["reason"]) for row in rows]
+            assert time.monotonic() < end, f"{shown}\n{self.log('work').decode()[-3000:]}"
+            time.sleep(0.3)
+        return rows
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def line(site: Callable[..., Any], orthanc: LocalOrthanc, request: pytest.FixtureRequest) -> Iterator[Line]:
+    """Listener's and worker's site beside an empty PACS; on PostgreSQL where the test is parametrized so."""
+    options: dict[str, Any] = {
+        "rules": [{"name": "spots", "when": {"Modality": "OP"}, "bundle": "phantom-2d", "send": ["PACS"]}],
+        "worker": {"device": "cpu", "backend": "torch", "threads": 1},
+    }
+    if getattr(request, "param", "sqlite") == "postgresql":
+        options["database"] = request.getfixturevalue("postgres").url
+    made = site(orthanc, **options)
+    line = Line(made.path.parent, made.path, made.config.listener.port)
+    line.run("init")
+    yield line
+    line.stop()
+
+
+def draw_spots(folder: Path, number: int, spots: int = 3, size: int = 128) -> Path:
+    """A small colour picture with bright spots, as an Ophthalmic Photography instance of a study of its own."""
+    rng = np.random.default_rng(number)
+    picture = rng.integers(20, 60, (size, size, 3), dtype=np.uint8)
+    for n in range(spots):
+        row, column = 16 + 32 * (n // 3), 16 + 40 * (n % 3)
+        picture[row : row + 8, column : column + 8] = 250
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = OPHTHALMIC_8_BIT
+    dataset.SOPInstanceUID = uid_from("2.25", "spots", str(number), "picture")
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.StudyInstanceUID = uid_from("2.25", "spots", str(number))
+    dataset.SeriesInstanceUID = uid_from("2.25", "spots", str(number), "series")
+    dataset.PatientName, dataset.PatientID = f"Spots^{number}", f"SPOTS-{number}"
+    dataset.PatientBirthDate = dataset.PatientSex = ""
+    dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = "20260101"
+    dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = "120000"
+    dataset.AcquisitionDateTime = "20260101120000"
+    dataset.AccessionNumber = dataset.ReferringPhysicianName = dataset.StudyID = ""
+    dataset.Modality, dataset.Manufacturer, dataset.ManufacturerModelName = "OP", "test", "test"
+    dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
+    dataset.ImageType = ["ORIGINAL", "PRIMARY"]
+    dataset.PatientOrientation, dataset.ImageLaterality = ["L", "F"], "R"
+    dataset.Rows = dataset.Columns = size
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.NumberOfFrames = 7, 0, 1
+    dataset.BurnedInAnnotation = "NO"
+    dataset.PixelData = picture.tobytes()
+    path = folder / f"spots-{number}.dcm"
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.fixture
+def spots(tmp_path: Path) -> Callable[..., Path]:
+    """`spots(number, spots=3)` draws one small study and gives its file."""
+
+    def draw(number: int, **options: int) -> Path:
+        return draw_spots(tmp_path / "modality", number, **options)
+
+    return draw
