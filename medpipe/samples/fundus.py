@@ -116,18 +116,23 @@ def _draw_disc(
     half = int(2.2 * reach)
     rows = slice(max(0, int(place[1]) - half), min(picture.shape[0], int(place[1]) + half))
     columns = slice(max(0, int(place[0]) - half), min(picture.shape[1], int(place[0]) + half))
-    y = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(place[1])) / np.float32(1.08)
+    y = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(place[1])) / np.float32(
+        1.08
+    )
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(place[0])
     far = np.sqrt(x * x + y * y) / np.float32(reach)
     far = far + np.float32(0.03) * smooth_noise(rng, (far.shape[0], far.shape[1]), 0.8 * reach)
     plate = soft_step(far, 1.0, 0.035)
     cup = soft_step(np.sqrt((x - 0.12 * reach) ** 2 + y * y) / np.float32(reach), 0.45, 0.08)
-    colours = np.array([[246, 168, 92], [255, 214, 142]], dtype=np.float32) * np.float32(rng.uniform(0.94, 1.02))
+    colours = np.array([[246, 168, 92], [255, 214, 142]], dtype=np.float32) * np.float32(
+        rng.uniform(0.94, 1.02)
+    )
     window = picture[rows, columns]
     darkest = window[..., 1:2] / max(1.0, float(np.median(window[..., 1])))
     vessel = np.clip((1 - darkest) * 2.2, 0, 0.75)  # what is dark here is a vessel: it stays above the disc
     disc = colours[0] * (1 - cup[..., None]) + colours[1] * cup[..., None]
-    mixed = window * (1 - plate[..., None]) + plate[..., None] * disc * (1 - vessel * np.array([0.25, 0.62, 0.7], np.float32))
+    disc *= 1 - vessel * np.array([0.25, 0.62, 0.7], dtype=np.float32)
+    mixed = window * (1 - plate[..., None]) + plate[..., None] * disc
     halo = np.exp(-(((far - 1.0) / 0.35) ** 2)) * 0.05
     picture[rows, columns] = mixed * (1 + halo[..., None])
 

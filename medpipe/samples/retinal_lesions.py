@@ -78,7 +78,10 @@ class Brush:
             else:
                 angle = self._rng.uniform(0, 2 * np.pi)
                 reach = spread * abs(self._rng.normal(0, 0.55))
-            place = (centre[0] + reach * np.sin(angle) * self._scale, centre[1] + reach * np.cos(angle) * self._scale)
+            place = (
+                centre[0] + reach * np.sin(angle) * self._scale,
+                centre[1] + reach * np.cos(angle) * self._scale,
+            )
             size = min(30.0, self._rng.lognormal(np.log(8.5), 0.5))
             self._blob("EX", place, size, stretch=self._rng.uniform(1.0, 1.7))
 
@@ -114,8 +117,7 @@ class Brush:
         softness = max(stroke.softness * 0.5, 0.5 / radius)
         cover = 1.0 / (1.0 + np.exp(np.clip((level - 1.0) / (softness * 0.5), -30, 30)))
         mask = cover > 0.35
-        labels, count = ndimage.label(mask)
-        if count == 0:
+        if not mask.any():
             return
         window = np.s_[row - half : row + half + 1, column - half : column + half + 1]
         strength = self._rng.uniform(0.75, 1.1)
@@ -125,4 +127,6 @@ class Brush:
         if class_id in ("MA", "EX"):
             mask = ndimage.binary_dilation(mask)  # annotators' outlines are a little generous
         self._truth[CLASSES.index(class_id)][window] |= mask
-        self.drawn.append(DrawnLesion(class_id, (float(row), float(column)), float(np.sqrt(mask.sum() / np.pi))))
+        self.drawn.append(
+            DrawnLesion(class_id, (float(row), float(column)), float(np.sqrt(mask.sum() / np.pi)))
+        )

@@ -29,9 +29,11 @@ def distance(shape: tuple[int, int], centre: tuple[float, float]) -> Plane:
     """Distance in pixels of every pixel of (J, I) from a centre (y, x)."""
     y = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
     x = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
-    return np.sqrt(y * y + x * x)
+    return np.asarray(np.sqrt(y * y + x * x), dtype=np.float32)
 
 
 def soft_step(value: Plane, edge: float, softness: float) -> Plane:
     """1 well below `edge`, 0 well above, with a transition about `softness` wide."""
-    return np.asarray(1.0 / (1.0 + np.exp(np.clip((value - edge) / max(softness, 1e-6), -30, 30))), dtype=np.float32)
+    return np.asarray(
+        1.0 / (1.0 + np.exp(np.clip((value - edge) / max(softness, 1e-6), -30, 30))), dtype=np.float32
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,9 @@ def grow(rng: np.random.Generator, anatomy: Anatomy) -> list[Vessel]:
     return vessels
 
 
-def draw(vessels: list[Vessel], shape: tuple[int, int], centre: Point, radius: float, artery: bool) -> NDArray[np.float32]:
+def draw(
+    vessels: list[Vessel], shape: tuple[int, int], centre: Point, radius: float, artery: bool
+) -> NDArray[np.float32]:
     """Coverage 0..1 of the arteries (or veins) on a picture (J, I); `centre` (x, y) and `radius` in pixels."""
     canvas = PillowImage.new("L", (shape[1], shape[0]))
     pen = ImageDraw.Draw(canvas)
@@ -64,7 +67,7 @@ def draw(vessels: list[Vessel], shape: tuple[int, int], centre: Point, radius: f
                 half = across / 2
                 pen.ellipse([end[0] - half, end[1] - half, end[0] + half, end[1] + half], fill=ink)
     blurred = canvas.filter(ImageFilter.GaussianBlur(max(0.6, 0.0012 * radius)))
-    return np.asarray(blurred, dtype=np.float32) / 255
+    return np.asarray(blurred, dtype=np.float32) / np.float32(255)
 
 
 def _arcade(rng: np.random.Generator, anatomy: Anatomy, up: float, offset: float) -> NDArray[np.float64]:
@@ -74,11 +77,11 @@ def _arcade(rng: np.random.Generator, anatomy: Anatomy, up: float, offset: float
     jitter = rng.normal(0, 0.04, (4, 2))
     control = np.array(
         [
-            anatomy.disc + [0, 0.3 * anatomy.disc_radius * up],
-            anatomy.disc + [t * 0.02, up * 0.55 * span],
-            anatomy.macula + [t * -0.35 * span, up * 1.05 * span],
-            anatomy.macula + [t * 0.75 * span, up * 0.95 * span],
-            anatomy.macula + [t * 1.75 * span, up * 0.65 * span],
+            anatomy.disc + np.array([0, 0.3 * anatomy.disc_radius * up]),
+            anatomy.disc + np.array([t * 0.02, up * 0.55 * span]),
+            anatomy.macula + np.array([t * -0.35 * span, up * 1.05 * span]),
+            anatomy.macula + np.array([t * 0.75 * span, up * 0.95 * span]),
+            anatomy.macula + np.array([t * 1.75 * span, up * 0.65 * span]),
         ]
     )
     control[1:] += jitter + offset
@@ -90,10 +93,10 @@ def _nasal(rng: np.random.Generator, anatomy: Anatomy, up: float, offset: float)
     reach = rng.uniform(0.55, 0.8)
     control = np.array(
         [
-            anatomy.disc + [0, 0.3 * anatomy.disc_radius * up],
-            anatomy.disc + [-t * 0.04, up * 0.22],
-            anatomy.disc + [-t * 0.22, up * (0.45 + offset)],
-            anatomy.disc + [-t * reach, up * (0.75 + offset)],
+            anatomy.disc + np.array([0, 0.3 * anatomy.disc_radius * up]),
+            anatomy.disc + np.array([-t * 0.04, up * 0.22]),
+            anatomy.disc + np.array([-t * 0.22, up * (0.45 + offset)]),
+            anatomy.disc + np.array([-t * reach, up * (0.75 + offset)]),
         ]
     )
     control[1:] += rng.normal(0, 0.03, (3, 2))
@@ -169,7 +172,7 @@ def _bezier(control: NDArray[np.float64]) -> NDArray[np.float64]:
     t = np.linspace(0, 1, max(8, int(0.9 * length / _STEP)))[:, None]
     points = [np.repeat(p[None], len(t), axis=0) for p in control]
     while len(points) > 1:
-        points = [(1 - t) * a + t * b for a, b in zip(points, points[1:], strict=False)]
+        points = [(1 - t) * a + t * b for a, b in pairwise(points)]
     return points[0]
 
 
