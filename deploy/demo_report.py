@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ def show(
         if total:
             table.add_row("found" if number == 0 else "", name, f"{count} lesion{'s' * (count != 1)}")
     table.add_section()
-    for number, (uid, (modality, description, _)) in enumerate(sorted(found.series.items())):
+    for number, (uid, (modality, description, _)) in enumerate(
+        sorted(found.series.items(), key=itemgetter(1))
+    ):
         table.add_row("in the PACS" if number == 0 else "", f"{modality}  {description}\n{uid}", "")
     table.add_section()
     for number, (step, took) in enumerate(with_steps(seconds, jobs)):
