@@ -73,6 +73,26 @@ def _fundus(kind: str, out: Path, seed: int, options: Mapping[str, Any]) -> Samp
     return SampleStudy(identity.study_uid, (path,), out / "truth")
 
 
+def _volume(kind: str, out: Path, seed: int, options: Mapping[str, Any]) -> SampleStudy:
+    from medpipe.samples.phantom import draw_phantom
+    from medpipe.samples.slices import write_slices
+
+    drawn = draw_phantom(kind, seed, **options)
+    identity, _ = _identity(kind, seed, options, kind.upper(), f"Drawn {kind.upper()} phantom")
+    files = write_slices(kind, identity, drawn.array, drawn.affine, out / "dicom")
+    lesions = [
+        {
+            "class": "LESION",
+            "centre_lps": [round(x, 3) for x in lesion.centre],
+            "radius_mm": round(lesion.radius, 3),
+        }
+        for lesion in drawn.lesions
+    ]
+    facts = {"classes": ["LESION"], "affine": drawn.affine.tolist(), "lesions": lesions}
+    _write_truth(out / "truth", drawn.truth[None], facts)
+    return SampleStudy(identity.study_uid, files, out / "truth")
+
+
 def _identity(
     kind: str, seed: int, options: Mapping[str, Any], name: str, description: str
 ) -> tuple[objects.Identity, str]:
@@ -102,4 +122,6 @@ def _write_truth(folder: Path, mask: NDArray[np.bool_], facts: Mapping[str, Any]
 _WRITERS: Mapping[str, Callable[[str, Path, int, Mapping[str, Any]], SampleStudy]] = {
     "fundus": _fundus,
     "fundus-healthy": _fundus,
+    "ct": _volume,
+    "mr": _volume,
 }
