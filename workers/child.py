@@ -50,9 +50,11 @@ def _answer(processor: Processor, request: Plain, answers: Any) -> Plain:
         if "warm" in request:
             processor.warm(request["warm"])
             return {"done": {}}
+        paths = [Path(path) for path in request["paths"]]
         faults.point("in_step")
+        faults.poison(paths)
         outcome = processor.process(
-            [Path(path) for path in request["paths"]],
+            paths,
             request["bundle"],
             Path(request["out"]),
             Path(request["scratch"]),

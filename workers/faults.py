@@ -1,12 +1,16 @@
-"""Named points at which a test can have a process die: `MEDPIPE_FAULT=name:marker` kills it once, at that name.
+"""Named points at which a test can have a process die or stand still. Without these variables nothing happens here.
 
-The marker file makes it once per marker, so the process that takes over gets through.
+`MEDPIPE_FAULT=name:marker` kills the process once at that name (the marker file makes it once, so that the process
+that takes over gets through); `MEDPIPE_STALL=name` stops it there (SIGSTOP) until somebody wakes it;
+`MEDPIPE_POISON=prefix` kills every inference child that is given an instance whose spool name begins so.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 POINTS = (
@@ -22,14 +26,22 @@ POINTS = (
 
 
 def point(name: str) -> None:
-    """Dies here (SIGKILL to itself) when the environment asks for it and the marker is not there yet."""
-    armed = os.environ.get("MEDPIPE_FAULT", "")
-    wanted, _, marker = armed.partition(":")
+    """Dies or stands still here when the environment asks for it."""
+    if os.environ.get("MEDPIPE_STALL") == name:
+        print(f"stalled at {name}", file=sys.stderr, flush=True)  # noqa: T201
+        os.kill(os.getpid(), signal.SIGSTOP)
+    wanted, _, marker = os.environ.get("MEDPIPE_FAULT", "").partition(":")
     if wanted != name or not marker:
         return
     try:
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         return
-    assert Path(marker).exists()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def poison(paths: Iterable[Path]) -> None:
+    """Dies of the instance that the environment names, every time."""
+    prefix = os.environ.get("MEDPIPE_POISON", "")
+    if prefix and any(path.name.startswith(prefix) for path in paths):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A whole line on this machine: listener and workers as the commands that a site starts, small pictures, a real PACS."""
+"""A whole line on this machine: listener and workers as a site starts them, small pictures, a real PACS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Line:
             )
         self.processes.append(process)
         if command[0] == "listen":
-            assert wait_until(lambda: b"listening" in self.log("listen"), 30), self.log("listen").decode()[-2000:]
+            assert wait_until(lambda: b"listening" in self.log("listen"), 30), self.log("listen").decode()[
+                -2000:
+            ]
         return process
 
     def died_at(self, fault: str) -> bool:
@@ -65,7 +67,9 @@ class Line:
             text=True,
             timeout=120,
         )
-        assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        assert done.returncode == 0, (
+            f"{command}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
         return done.stdout
 
     def status(self) -> list[dict[str, Any]]:
