@@ -30,6 +30,7 @@ def main() -> None:
     """Serves one worker until its end of the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote values
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no answer
     config = Config.model_validate(json.loads(sys.stdin.readline()))

@@ -81,18 +81,16 @@ def _global(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    for noisy in (
-        "pydicom",
-        "pynetdicom",
-        "highdicom",
-        "PIL",
-        "dbos",
-        "sqlalchemy",
-        "alembic",
-        "urllib3",
-        "matplotlib",
-    ):
-        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.WARNING)
+    _quieten(verbose)
+
+
+def _quieten(verbose: bool) -> None:
+    """Libraries keep their own counsel: pydicom's warnings quote values, and pynetdicom says our errors twice."""
+    levels = {"pynetdicom": logging.CRITICAL, "pydicom": logging.ERROR, "highdicom": logging.ERROR}
+    for name in ("PIL", "dbos", "sqlalchemy", "alembic", "matplotlib"):
+        levels[name] = logging.WARNING
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(logging.INFO if verbose and name != "pydicom" else level)
 
 
 def run(arguments: Sequence[str]) -> int:

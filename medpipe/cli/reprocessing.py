@@ -25,9 +25,7 @@ def reprocess(
     listed: Annotated[
         Path | None, typer.Option("--list", metavar="FILE", help="Study UIDs, one a line.")
     ] = None,
-    source: Annotated[
-        str | None, typer.Option("--from", metavar="PEER", help="Else the only peer.")
-    ] = None,
+    source: Annotated[str | None, typer.Option("--from", metavar="PEER", help="Else the only peer.")] = None,
     bundle: Annotated[
         str | None, typer.Option("--bundle", metavar="ID", help="Else as the rules say.")
     ] = None,

@@ -97,11 +97,11 @@ def load_network(bundle: Bundle) -> torch.nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from nets import registry
+    from nets.registry import build
 
     arguments = bundle.network_arguments()
     try:
-        network: torch.nn.Module = registry.build(bundle.network.name, **arguments)
+        network: torch.nn.Module = build(bundle.network.name, **arguments)
     except (TypeError, ValueError, KeyError) as error:
         raise BundleError(f"{bundle.folder}: network {bundle.network.name}: {error}") from error
     try:
