@@ -13,6 +13,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from medpipe.identity import uid_from
 
 OPHTHALMIC_PHOTOGRAPHY_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
 MAKER = "medpipe samples"
 """Manufacturer of drawn and wrapped pictures. Not identity.MANUFACTURER: these are input, not our results."""
 _IMPLEMENTATION = uid_from("2.25", "implementation", MAKER)
@@ -98,6 +99,22 @@ def add_ophthalmic(dataset: Dataset, identity: Identity, laterality: str) -> Non
         "PupilDilated",
     ):
         setattr(dataset, keyword, None)
+
+
+def add_ultrasound(dataset: Dataset, identity: Identity, rows: int, columns: int, spacing: float) -> None:
+    """What a single-frame Ultrasound image adds (PS3.3 section A.6): one tissue region, `spacing` mm per pixel."""
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "BREAST", "0001"]
+    dataset.ContentDate, dataset.ContentTime = identity.date, identity.time
+    dataset.BodyPartExamined, dataset.Laterality = "BREAST", "L"
+    dataset.PatientOrientation = ""
+    dataset.LossyImageCompression, dataset.BurnedInAnnotation = "00", "NO"
+    region = Dataset()
+    region.RegionSpatialFormat, region.RegionDataType, region.RegionFlags = 1, 1, 0
+    region.RegionLocationMinX0, region.RegionLocationMinY0 = 0, 0
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = columns - 1, rows - 1
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3  # cm
+    region.PhysicalDeltaX = region.PhysicalDeltaY = spacing / 10
+    dataset.SequenceOfUltrasoundRegions = Sequence([region])
 
 
 def set_size(dataset: Dataset, rows: int, columns: int, photometric: str, bits: int = 8) -> None:

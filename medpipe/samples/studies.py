@@ -73,6 +73,31 @@ def _fundus(kind: str, out: Path, seed: int, options: Mapping[str, Any]) -> Samp
     return SampleStudy(identity.study_uid, (path,), out / "truth")
 
 
+def _ultrasound(kind: str, out: Path, seed: int, options: Mapping[str, Any]) -> SampleStudy:
+    from medpipe.samples.ultrasound import draw_ultrasound
+
+    drawn = draw_ultrasound(seed, **options)
+    rows, columns = drawn.picture.shape
+    identity, sop_uid = _identity(kind, seed, options, "Ultrasound", "Drawn breast ultrasound")
+    dataset = objects.start(identity, objects.ULTRASOUND, sop_uid, "US")
+    objects.add_ultrasound(dataset, identity, rows, columns, drawn.spacing)
+    objects.set_size(dataset, rows, columns, "MONOCHROME2")
+    dataset.PixelData = drawn.picture.tobytes() + b"\0" * (drawn.picture.size % 2)
+    dataset["PixelData"].VR = "OB"
+    path = objects.save(dataset, out / "dicom" / f"{safe_name(sop_uid)}.dcm")
+    masses = [
+        {
+            "class": "MASS",
+            "centre_yx": list(mass.centre),
+            "radius": mass.radius,
+            "spiculated": mass.spiculated,
+        }
+        for mass in drawn.masses
+    ]
+    _write_truth(out / "truth", drawn.truth[None, None], {"classes": ["MASS"], "lesions": masses})
+    return SampleStudy(identity.study_uid, (path,), out / "truth")
+
+
 def _volume(kind: str, out: Path, seed: int, options: Mapping[str, Any]) -> SampleStudy:
     from medpipe.samples.phantom import draw_phantom
     from medpipe.samples.slices import write_slices
@@ -122,6 +147,7 @@ def _write_truth(folder: Path, mask: NDArray[np.bool_], facts: Mapping[str, Any]
 _WRITERS: Mapping[str, Callable[[str, Path, int, Mapping[str, Any]], SampleStudy]] = {
     "fundus": _fundus,
     "fundus-healthy": _fundus,
+    "ultrasound": _ultrasound,
     "ct": _volume,
     "mr": _volume,
 }
