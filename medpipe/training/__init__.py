@@ -1,0 +1,7 @@
+"""Training: experiment -> run -> bundle; and the measure of a bundle on pictures kept out."""
+
+from medpipe.training.evaluation import EvaluationReport, evaluate_bundle
+from medpipe.training.export import export_bundle
+from medpipe.training.trainer import TrainingReport, train
+
+__all__ = ["EvaluationReport", "TrainingReport", "evaluate_bundle", "export_bundle", "train"]

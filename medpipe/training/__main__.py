@@ -1,0 +1,18 @@
+"""`python -m medpipe.training RUN BUNDLE --data FOLDER`: write a bundle folder from a run that exists already."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medpipe.training.export import export_bundle
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m medpipe.training", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run's folder, runs/<name>")
+    parser.add_argument("bundle", type=Path, help="the bundle folder to write")
+    parser.add_argument(
+        "--data", type=Path, help="images/ and masks/, to choose thresholds on and to measure"
+    )
+    arguments = parser.parse_args()
+    export_bundle(arguments.run, arguments.bundle, data=arguments.data)

@@ -1,0 +1,71 @@
+"""A bundle's card: what it is for, what it learned from, what was measured, and where it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medpipe.bundle import Bundle
+from medpipe.training.evaluation import EvaluationReport
+from medpipe.training.experiment import Experiment, split
+
+CARD = "CARD.md"
+
+
+def write_card(folder: Path, bundle: Bundle, experiment: Experiment, report: EvaluationReport | None) -> Path:
+    """Writes CARD.md from the experiment's `[bundle.card]` texts and what was measured."""
+    texts = experiment.bundle.get("card", {})
+    parts = [
+        f"# {bundle.title}\n\n`{bundle.id}` {bundle.version}. Not a medical device; not for diagnostic use."
+    ]
+    for key, heading in (("use", "Intended use"), ("data", "Data"), ("training", "Training")):
+        if key in texts:
+            parts.append(f"## {heading}\n\n{texts[key].strip()}")
+    parts.append(f"## Pictures\n\n{_pictures(experiment)}")
+    measured = report.table() if report else "Nothing was measured on this export."
+    parts.append(f"## Measured\n\n{measured}")
+    if report is not None:
+        parts.append(_reading())
+    parts.append(f"## Thresholds\n\n{_thresholds(bundle)}")
+    for key, heading in (("failures", "Where it fails"), ("limits", "Limits")):
+        if key in texts:
+            parts.append(f"## {heading}\n\n{texts[key].strip()}")
+    path = folder / CARD
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def _pictures(experiment: Experiment) -> str:
+    parts = split(experiment.data)
+    lines = [
+        f"- trained on {len(parts.training)} pictures of the folds other than {experiment.data.held_out}",
+        f"- thresholds and smallest sizes chosen on {len(parts.thresholds)} pictures that were not trained on: "
+        f"{', '.join(parts.thresholds)}",
+        f"- measured on the {len(parts.held_out)} pictures of fold {experiment.data.held_out}, in no training step "
+        f"and no choice: {', '.join(parts.held_out)}",
+    ]
+    if experiment.drawn is not None:
+        seeds = experiment.drawn.seeds
+        lines.insert(
+            1,
+            f"- {len(seeds)} drawn pictures (`medpipe.samples`, seeds {seeds[0]} to {seeds[-1]}) were mixed in, "
+            f"{100 * experiment.drawn.share:.0f} % of the patches, so that it also finds the lesions of the drawn "
+            "samples; what it finds on those says nothing about patients",
+        )
+    return "\n".join(lines)
+
+
+def _reading() -> str:
+    return (
+        "AUPR: area under precision over recall of pixels, all pictures pooled, from the network's probabilities. "
+        "Dice, IoU and lesions: of the mask after threshold, CRF where a class uses it, and smallest size. A true "
+        "lesion (8-connected component) counts as found when a fifth of its pixels is marked; a marked lesion is "
+        "false when it touches none. One training run, one fold: no spread is known."
+    )
+
+
+def _thresholds(bundle: Bundle) -> str:
+    rows = "\n".join(
+        f"| {c.id} | {c.name} | {c.threshold:g} | {c.smallest} | {'yes' if c.crf else 'no'} |"
+        for c in bundle.classes
+    )
+    return f"| class | name | threshold | smallest, pixels | CRF |\n| --- | --- | --- | --- | --- |\n{rows}"

@@ -1,0 +1,180 @@
+"""One TOML file -> the whole, checked description of a training run."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medpipe.bundle.description import HyperValue
+from medpipe.errors import ConfigError
+
+EXPERIMENT = "experiment.toml"
+FOLDS = "folds.toml"
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+DrawnSeed = Annotated[int, Field(ge=1000)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(Section):
+    """A network of nets.registry; `in_channels` and `classes` come from the data."""
+
+    name: str
+    hyper: dict[str, HyperValue] = Field(default_factory=dict)
+
+
+class Data(Section):
+    """Fundus pictures with masks as bits: `images/<name>.jpg`, `masks/<name>.png` (bit n is class n).
+
+    `folds` is a TOML file beside the experiment; the pictures of `held_out` are in no training step. The pictures
+    of `thresholds` are in none either: thresholds are chosen on them, so that fold `held_out` stays unseen.
+    `working_side` is the field of view's longer side in pixels as the network sees it.
+    """
+
+    classes: tuple[str, ...] = Field(min_length=1, max_length=8)
+    folds: Path
+    held_out: int = Field(default=0, ge=0)
+    thresholds: tuple[str, ...] = ()
+    working_side: int = Field(ge=64, le=8192)
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+
+
+class Drawn(Section):
+    """Drawn pictures (medpipe.samples) mixed in: which seeds, and the share of patches cut from them.
+
+    Seeds below 1000 belong to the demo, the golden cases and the tests.
+    """
+
+    seeds: tuple[DrawnSeed, ...] = Field(min_length=1)
+    share: Share = 0.1
+    rows: int = Field(default=2848, ge=256)
+    columns: int = Field(default=4288, ge=256)
+
+
+class Patches(Section):
+    """Square patches: mostly around a lesion of a random class, at a random place in the patch; some background."""
+
+    size: int = Field(default=384, ge=32)
+    batch: int = Field(default=4, ge=1)
+    background: Share = 1 / 6
+    zoom: tuple[Positive, Positive] = (0.75, 1.3)
+    gain: tuple[Positive, Positive] = (0.75, 1.3)
+    channel_gain: tuple[Positive, Positive] = (0.85, 1.18)
+    gamma: tuple[Positive, Positive] = (0.8, 1.25)
+    blur: Share = 0.2
+
+
+class Loss(Section):
+    focal_weight: float = Field(default=10.0, ge=0)
+    gamma: float = Field(default=2.0, ge=0)
+    alpha: Share = 0.75
+
+
+class Optimiser(Section):
+    """AdamW with linear warm-up and a cosine down to `floor` of the rate at the end of the budget."""
+
+    rate: Positive = 2e-3
+    weight_decay: float = Field(default=1e-2, ge=0)
+    warm_up_steps: int = Field(default=200, ge=0)
+    floor: Share = 0.01
+    clip: Positive = 1.0
+    ema: Share = 0.998
+
+
+class Budget(Section):
+    """When the run ends: after `minutes` of training, counted over resumes, or after `steps`, whichever is first.
+
+    With `steps` alone a run is the same on every resume, step by step; with `minutes` the rate follows the clock.
+    """
+
+    minutes: Positive | None = None
+    steps: int | None = Field(default=None, ge=1)
+    save_minutes: Positive = 2.0
+    validate_minutes: Positive = 12.0
+
+    @model_validator(mode="after")
+    def _ends(self) -> Budget:
+        if self.minutes is None and self.steps is None:
+            raise ValueError("needs minutes or steps, else the run never ends")
+        return self
+
+
+class Experiment(Section):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    seed: int = Field(default=0, ge=0)
+    network: Network
+    data: Data
+    drawn: Drawn | None = None
+    patches: Patches = Patches()
+    loss: Loss = Loss()
+    optimiser: Optimiser = Optimiser()
+    budget: Budget
+    bundle: dict[str, Any] = Field(default_factory=dict)
+    """What bundle.toml says besides network, working size, thresholds, sizes; checked when it is written."""
+
+
+class Split(Section):
+    """Names of the pictures that train, that choose thresholds, and that measure."""
+
+    training: tuple[str, ...]
+    thresholds: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Reads an experiment; `data.folds` is taken from where the file lies. Raises ConfigError that names the key."""
+    try:
+        experiment = Experiment.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from error
+    folds = path.parent / experiment.data.folds
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"folds": folds})})
+
+
+def load_run(run: Path) -> Experiment:
+    """The experiment as it was copied into a run's folder."""
+    experiment = load_experiment(run / EXPERIMENT)
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"folds": run / FOLDS})})
+
+
+def read_folds(path: Path) -> tuple[tuple[str, ...], ...]:
+    """Picture names per fold. Raises ConfigError where a picture is in two folds or the file has another form."""
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8"))["fold"]
+        folds = tuple(tuple(str(name) for name in row["pictures"]) for row in rows)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a list of folds ([[fold]] with pictures = [...]): {error}") from error
+    names = [name for fold in folds for name in fold]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{path}: in two folds: {', '.join(twice)}")
+    return folds
+
+
+def split(data: Data) -> Split:
+    """Parts the folds as `data` says. Raises ConfigError where a threshold picture is unknown or held out."""
+    folds = read_folds(data.folds)
+    if data.held_out >= len(folds):
+        raise ConfigError(f"{data.folds}: there is no fold {data.held_out}, only 0 to {len(folds) - 1}")
+    others = [name for k, fold in enumerate(folds) if k != data.held_out for name in fold]
+    stray = sorted(set(data.thresholds) - set(others))
+    if stray:
+        raise ConfigError(
+            f"data.thresholds: {', '.join(stray)}: not a picture outside fold {data.held_out} of {data.folds}"
+        )
+    training = tuple(sorted(set(others) - set(data.thresholds)))
+    return Split(training=training, thresholds=data.thresholds, held_out=folds[data.held_out])

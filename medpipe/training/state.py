@@ -1,0 +1,109 @@
+"""What a run is made of besides its data: network, its moving average, optimiser; kept in one file, replaced whole."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medpipe.errors import ConfigError
+from medpipe.training.experiment import Experiment, Optimiser
+from nets import registry
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """`steps` done and `seconds` of training spent, over all resumes. `average` is the EMA of the network."""
+
+    network: nn.Module
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    steps: int = 0
+    seconds: float = 0.0
+
+    def follow(self, decay: float) -> None:
+        """Moves the average towards the network; early on faster, so that the start is forgotten."""
+        decay = min(decay, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            for mean, new in zip(
+                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
+                if mean.dtype.is_floating_point:
+                    mean.lerp_(new, 1 - decay)
+                else:
+                    mean.copy_(new)
+
+    def save(self, run: Path) -> None:
+        """Writes the checkpoint; a kill at any moment leaves the old one or the new one."""
+        half = run / f"{CHECKPOINT}.half"
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "steps": self.steps,
+                "seconds": self.seconds,
+            },
+            half,
+        )
+        half.replace(run / CHECKPOINT)
+
+    def load(self, run: Path) -> bool:
+        """Goes on from the run's checkpoint; False where there is none. ConfigError where it is another network's."""
+        path = run / CHECKPOINT
+        if not path.is_file():
+            return False
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            self.network.load_state_dict(saved["network"])
+            self.average.load_state_dict(saved["average"])
+        except RuntimeError as error:
+            raise ConfigError(f"{path}: not of this network; train into another folder: {error}") from error
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.steps, self.seconds = int(saved["steps"]), float(saved["seconds"])
+        return True
+
+
+def build_network(experiment: Experiment) -> nn.Module:
+    """The experiment's network with the first weights that its seed gives."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        try:
+            return registry.build(
+                experiment.network.name,
+                in_channels=3,
+                classes=len(experiment.data.classes),
+                **experiment.network.hyper,
+            )
+        except ValueError as error:
+            raise ConfigError(f"network: {error}") from error
+
+
+def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
+    """A run before its first step."""
+    network = build_network(experiment).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    spec = experiment.optimiser
+    return TrainingState(
+        network=network.train(),
+        average=copy.deepcopy(network).eval().requires_grad_(False),
+        optimiser=torch.optim.AdamW(network.parameters(), lr=spec.rate, weight_decay=spec.weight_decay),
+        scaler=torch.amp.GradScaler(device.type, enabled=device.type == "cuda"),
+    )
+
+
+def learning_rate(spec: Optimiser, step: int, done: float) -> float:
+    """Linear warm-up over the first steps, times a cosine from 1 to `floor` as `done` goes from 0 to 1."""
+    warm = min(1.0, (step + 1) / spec.warm_up_steps) if spec.warm_up_steps else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+    return spec.rate * warm * (spec.floor + (1 - spec.floor) * cosine)

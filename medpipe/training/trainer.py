@@ -1,0 +1,255 @@
+"""The training loop: batches, loss, optimiser, moving average; checkpoints and a line of figures every so often."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medpipe.errors import ConfigError
+from medpipe.training.drawn import draw_pictures
+from medpipe.training.experiment import EXPERIMENT, FOLDS, Experiment, load_experiment, split
+from medpipe.training.metrics import PooledScores
+from medpipe.training.patches import Batch, PatchSampler
+from medpipe.training.pictures import PRESENT, TrainingPicture, load_pictures
+from medpipe.training.state import CHECKPOINT, TrainingState, learning_rate, new_state
+from nets.losses import FocalDice
+
+CACHE = "cache"
+METRICS = "metrics.jsonl"
+_LOG_STEPS = 50
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """How a run ended. `scores`: AUPR per class at working size, `held_out` and `thresholds` pictures."""
+
+    run: Path
+    steps: int
+    minutes: float
+    loss: float
+    patches_per_second: float
+    scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """A few lines for a person."""
+        lines = [
+            f"{self.run}: {self.steps} steps in {self.minutes:.1f} min, "
+            f"{self.patches_per_second:.1f} patches/s, loss {self.loss:.4f}"
+        ]
+        for part, scores in self.scores.items():
+            shown = ", ".join(f"{c} {'-' if v is None else f'{v:.3f}'}" for c, v in scores.items())
+            lines.append(f"AUPR at working size, {part.replace('_', ' ')} pictures: {shown}")
+        return "\n".join(lines)
+
+
+def train(
+    experiment: Path,
+    *,
+    data: Path | None,
+    out: Path,
+    resume: bool = True,
+    max_minutes: float | None = None,
+    device: str = "auto",
+) -> TrainingReport:
+    """Trains as the TOML file says and writes `<out>/<name>/`; a run that was stopped goes on where it was.
+
+    `data` holds `images/` and `masks/`. `max_minutes` replaces the experiment's budget of minutes; it counts over
+    resumes. Raises ConfigError for what cannot be trained.
+    """
+    if data is None:
+        raise ConfigError("training needs --data, the folder with images/ and masks/")
+    spec = load_experiment(experiment)
+    if max_minutes is not None:
+        spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"minutes": max_minutes})})
+    run = out / spec.name
+    if not resume and (run / CHECKPOINT).exists():
+        raise ConfigError(f"{run}: holds a run already; resume it, or move it away to start anew")
+    run.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(experiment, run / EXPERIMENT)
+    shutil.copyfile(spec.data.folds, run / FOLDS)
+    return Trainer(spec, data, run, pick_device(device)).run()
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto`: CUDA where there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} is unknown: auto, cpu, cuda or cuda:n") from error
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """fp16 on CUDA, bf16 on a CPU that computes in it, else f32."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.float16)
+    if device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False):
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+class Trainer:
+    """One run: its pictures, its state and its folder."""
+
+    def __init__(self, spec: Experiment, data: Path, run: Path, device: torch.device) -> None:
+        self.spec, self.folder, self.device = spec, run, device
+        parts = split(spec.data)
+        self.training = self._load(data, parts.training)
+        self.measured = {
+            "thresholds": self._load(data, parts.thresholds),
+            "held_out": self._load(data, parts.held_out),
+        }
+        drawn = spec.drawn
+        self.sampler = PatchSampler(
+            self.training,
+            spec.patches,
+            seed=spec.seed,
+            mean=spec.data.mean,
+            std=spec.data.std,
+            drawn=draw_pictures(drawn, spec.data, run / CACHE) if drawn else (),
+            drawn_share=drawn.share if drawn else 0.0,
+        )
+        self.loss = FocalDice(spec.loss.focal_weight, spec.loss.gamma, spec.loss.alpha)
+        self.state: TrainingState = new_state(spec, device)
+        self.state.load(run)
+
+    def run(self) -> TrainingReport:
+        """Trains to the end of the budget; saves on the way, at the end, and when interrupted."""
+        budget, state = self.spec.budget, self.state
+        started, before, first = time.monotonic(), state.seconds, state.steps
+        saved = validated = started
+        losses: list[float] = []
+        self._note("start", seconds=round(state.seconds), pictures=len(self.training))
+        batches = self._batches(first)
+        try:
+            while (done := self._done()) < 1:
+                losses.append(self.step(next(batches), done))
+                now = time.monotonic()
+                state.seconds = before + now - started
+                if state.steps % _LOG_STEPS == 0:
+                    self._note(
+                        "train",
+                        loss=_mean(losses[-_LOG_STEPS:]),
+                        rate=state.optimiser.param_groups[0]["lr"],
+                        minutes=round(state.seconds / 60, 2),
+                    )
+                if now - saved > 60 * budget.save_minutes:
+                    state.save(self.folder)
+                    saved = now
+                if now - validated > 60 * budget.validate_minutes:
+                    self.validate()
+                    validated = time.monotonic()
+        finally:
+            batches.close()
+            state.save(self.folder)
+        scores = self.validate()
+        spent = max(time.monotonic() - started, 1e-9)
+        return TrainingReport(
+            run=self.folder,
+            steps=state.steps,
+            minutes=state.seconds / 60,
+            loss=_mean(losses[-_LOG_STEPS:]),
+            patches_per_second=(state.steps - first) * self.spec.patches.batch / spent,
+            scores=scores,
+        )
+
+    def step(self, batch: Batch, done: float) -> float:
+        """One step of the optimiser on one batch; gives the loss."""
+        state, spec = self.state, self.spec.optimiser
+        rate = learning_rate(spec, state.steps, done)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        image = batch.image.to(self.device, memory_format=torch.channels_last)
+        with autocast(self.device):
+            logits = state.network(image)
+        loss = self.loss(logits.float(), batch.target.to(self.device), batch.valid.to(self.device))
+        state.optimiser.zero_grad(set_to_none=True)
+        state.scaler.scale(loss).backward()
+        state.scaler.unscale_(state.optimiser)
+        torch.nn.utils.clip_grad_norm_(state.network.parameters(), spec.clip)
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        state.steps += 1
+        state.follow(spec.ema)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ConfigError(f"step {state.steps}: the loss is {value}; lower optimiser.rate")
+        return value
+
+    def validate(self) -> dict[str, dict[str, float | None]]:
+        """AUPR per class of the averaged network at working size; of the held-out pictures only to be looked at."""
+        scores: dict[str, dict[str, float | None]] = {}
+        for part, pictures in self.measured.items():
+            pooled = [PooledScores() for _ in self.spec.data.classes]
+            for picture in pictures:
+                probability = self.probabilities(picture)
+                for c, score in enumerate(pooled):
+                    score.add(probability[c][picture.inside], (picture.masks[c] >= PRESENT)[picture.inside])
+            scores[part] = dict(zip(self.spec.data.classes, (s.aupr for s in pooled), strict=True))
+            self._note("validate", part=part, aupr=scores[part])
+        return scores
+
+    def probabilities(self, picture: TrainingPicture) -> Any:
+        """The averaged network's probabilities (classes, j, i) float32 of a whole picture at working size."""
+        data = self.spec.data
+        image = torch.from_numpy(picture.image[:].copy()).float()[None] / 255
+        image = (image - torch.tensor(data.mean).view(1, 3, 1, 1)) / torch.tensor(data.std).view(1, 3, 1, 1)
+        with torch.inference_mode(), autocast(self.device):
+            logits = self.state.average(image.to(self.device, memory_format=torch.channels_last))
+        return torch.sigmoid(logits.float())[0].cpu().numpy()
+
+    def _done(self) -> float:
+        """The spent part of the budget, 1 at its end."""
+        budget = self.spec.budget
+        parts = [0.0]
+        if budget.steps is not None:
+            parts.append(self.state.steps / budget.steps)
+        if budget.minutes is not None:
+            parts.append(self.state.seconds / (60 * budget.minutes))
+        return max(parts)
+
+    def _load(self, data: Path, names: Sequence[str]) -> list[TrainingPicture]:
+        spec = self.spec.data
+        return load_pictures(
+            data,
+            names,
+            classes=len(spec.classes),
+            working_side=spec.working_side,
+            cache=self.folder / CACHE,
+        )
+
+    def _batches(self, step: int) -> Generator[Batch, None, None]:
+        """Batches from `step` on; beside a GPU they are cut ahead of time."""
+        if self.device.type != "cuda":
+            while True:
+                yield self.sampler.batch(step)
+                step += 1
+        with ThreadPoolExecutor(8) as pool:
+            ahead: list[Future[Batch]] = [pool.submit(self.sampler.batch, step + n) for n in range(16)]
+            try:
+                while True:
+                    yield ahead.pop(0).result()
+                    ahead.append(pool.submit(self.sampler.batch, step + 16))
+                    step += 1
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _note(self, kind: str, **facts: Any) -> None:
+        line = {"kind": kind, "step": self.state.steps, **facts}
+        with (self.folder / METRICS).open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
