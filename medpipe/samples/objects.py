@@ -16,6 +16,8 @@ OPHTHALMIC_PHOTOGRAPHY_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
 MAKER = "medpipe samples"
 """Manufacturer of drawn and wrapped pictures. Not identity.MANUFACTURER: these are input, not our results."""
+UNKNOWN_DATE = "19000101"
+"""Where a date must have a value and none is known: so old that nobody takes it for one."""
 _IMPLEMENTATION = uid_from("2.25", "implementation", MAKER)
 
 
@@ -66,12 +68,11 @@ def start(identity: Identity, sop_class: str, sop_uid: str, modality: str) -> Da
 def add_ophthalmic(dataset: Dataset, identity: Identity, laterality: str) -> None:
     """What an Ophthalmic Photography image adds (PS3.3 section A.41): one frame of the retina by a fundus camera.
 
-    `laterality` is "R", "L" or "B"; when it is empty nothing is claimed.
+    `laterality` is "R", "L" or "B"; when it is empty nothing is claimed, rather than a wrong eye.
     """
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
-    dataset.ContentDate, dataset.ContentTime = identity.date, identity.time
-    if identity.date:
-        dataset.AcquisitionDateTime = identity.date + identity.time
+    dataset.ContentDate, dataset.ContentTime = identity.date or UNKNOWN_DATE, identity.time or "000000"
+    dataset.AcquisitionDateTime = dataset.ContentDate + dataset.ContentTime
     dataset.SynchronizationFrameOfReferenceUID = uid_from("2.25", "synchronization", dataset.SOPInstanceUID)
     dataset.SynchronizationTrigger, dataset.AcquisitionTimeSynchronized = "NO TRIGGER", "N"
     if laterality:
@@ -124,19 +125,26 @@ def set_size(dataset: Dataset, rows: int, columns: int, photometric: str, bits: 
     dataset.PhotometricInterpretation = photometric
     if colour:
         dataset.PlanarConfiguration = 0
+    else:
+        dataset.PresentationLUTShape = "IDENTITY"
     dataset.Rows, dataset.Columns = rows, columns
     dataset.BitsAllocated = dataset.BitsStored = bits
     dataset.HighBit, dataset.PixelRepresentation = bits - 1, 0
 
 
 def set_jpeg(dataset: Dataset, stream: bytes) -> None:
-    """A coded JPEG as the one fragment of the one frame, with what is known of the loss (PS3.3 C.7.6.1.1.5)."""
-    raw = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
-    dataset.LossyImageCompression = "01"
-    dataset.LossyImageCompressionRatio = f"{raw / len(stream):.4g}"
-    dataset.LossyImageCompressionMethod = "ISO_10918_1"
+    """A coded baseline JPEG as the one fragment of the one frame."""
+    set_loss(dataset, len(stream))
     dataset.PixelData = encapsulate([stream])
     dataset["PixelData"].VR = "OB"
+
+
+def set_loss(dataset: Dataset, coded_size: int) -> None:
+    """Says that the pixels went through a JPEG of so many bytes (PS3.3 section C.7.6.1.1.5)."""
+    raw = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
+    dataset.LossyImageCompression = "01"
+    dataset.LossyImageCompressionRatio = f"{raw / coded_size:.4g}"
+    dataset.LossyImageCompressionMethod = "ISO_10918_1"
 
 
 def save(dataset: Dataset, path: Path, transfer_syntax: str = ExplicitVRLittleEndian) -> Path:
