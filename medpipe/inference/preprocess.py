@@ -111,7 +111,7 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
     def refuse(code: ReasonCode, what: str) -> Refused:
         return Refused(code, f"{image.name}: bundle {bundle.id} {what}")
 
-    if image.modality not in spec.modality:
+    if image.modality and image.modality not in spec.modality:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {', '.join(spec.modality)}, not {image.modality}")
     given = {s.sop_class_uid for s in image.sources if s.sop_class_uid}  # a camera's JPEG file has none
     foreign = given - set(spec.sop_classes) if spec.sop_classes else set()
