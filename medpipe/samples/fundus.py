@@ -43,8 +43,8 @@ def draw_fundus(seed: int, width: int = 4288, height: int = 2848, lesions: bool 
     temporal = float(rng.choice([-1.0, 1.0]))
     anatomy = _anatomy(rng, temporal)
     picture = _retina(rng, shape, centre, radius, anatomy)
-    _draw_vessels(rng, picture, centre, radius, anatomy)
     _draw_disc(rng, picture, centre, radius, anatomy)
+    _draw_vessels(rng, picture, centre, radius, anatomy)
     truth = np.zeros((len(CLASSES), height, width), dtype=np.bool_)
     brush = Brush(rng, picture, truth, radius)
     if lesions:
@@ -73,17 +73,20 @@ def _retina(
     small = (max(48, shape[0] // _COARSE), max(48, shape[1] // _COARSE))
     scale = small[1] / shape[1]
     middle, reach = centre * scale, radius * scale
-    light = 1 + 0.10 * smooth_noise(rng, small, 1.2 * reach) + 0.03 * smooth_noise(rng, small, 0.3 * reach)
+    light = 1 + 0.06 * smooth_noise(rng, small, 1.2 * reach) + 0.02 * smooth_noise(rng, small, 0.3 * reach)
     from_middle = distance(small, (middle[1], middle[0])) / reach
     light *= 1.05 - 0.22 * from_middle**2
     choroid = smooth_noise(rng, small, 0.05 * reach) * (0.4 + 0.6 * soft_step(1 - from_middle, 0.5, 0.15))
-    pigment = np.array([rng.uniform(170, 205), rng.uniform(80, 108), rng.uniform(18, 36)], dtype=np.float32)
+    red = rng.uniform(172, 202)
+    pigment = red * np.array([1.0, rng.uniform(0.49, 0.57), rng.uniform(0.08, 0.22)], dtype=np.float32)
     place = anatomy.macula * reach + middle
     from_macula = distance(small, (place[1], place[0])) / reach
     shade = np.exp(-((from_macula / 0.16) ** 2)) + 0.5 * np.exp(-((from_macula / 0.34) ** 2))
+    reflex = np.exp(-((from_macula / 0.022) ** 2))
     planes = []
-    for channel, (texture, dimming) in enumerate(((0.012, 0.13), (0.030, 0.22), (0.030, 0.16))):
+    for channel, (texture, dimming) in enumerate(((0.012, 0.10), (0.026, 0.17), (0.026, 0.12))):
         plane = pigment[channel] * light * (1 + texture * choroid) * (1 - dimming * shade)
+        plane += (4, 9, 7)[channel] * reflex
         planes.append(enlarge(plane.astype(np.float32), shape))
     return np.stack(planes, axis=-1)
 
@@ -110,7 +113,7 @@ def _draw_disc(
     radius: float,
     anatomy: vessels.Anatomy,
 ) -> None:
-    """The optic disc beneath the vessels' trunks: a bright, slightly oval plate with a paler cup."""
+    """The optic disc beneath the vessels: a bright, slightly oval plate with a paler cup."""
     place = anatomy.disc * radius + centre
     reach = anatomy.disc_radius * radius
     half = int(2.2 * reach)
@@ -122,16 +125,13 @@ def _draw_disc(
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(place[0])
     far = np.sqrt(x * x + y * y) / np.float32(reach)
     far = far + np.float32(0.03) * smooth_noise(rng, (far.shape[0], far.shape[1]), 0.8 * reach)
-    plate = soft_step(far, 1.0, 0.035)
-    cup = soft_step(np.sqrt((x - 0.12 * reach) ** 2 + y * y) / np.float32(reach), 0.45, 0.08)
-    colours = np.array([[246, 168, 92], [255, 214, 142]], dtype=np.float32) * np.float32(
+    plate = soft_step(far, 1.0, 0.05)
+    cup = soft_step(np.sqrt((x - 0.12 * reach) ** 2 + y * y) / np.float32(reach), 0.45, 0.12)
+    colours = np.array([[238, 152, 82], [252, 208, 128]], dtype=np.float32) * np.float32(
         rng.uniform(0.94, 1.02)
     )
     window = picture[rows, columns]
-    darkest = window[..., 1:2] / max(1.0, float(np.median(window[..., 1])))
-    vessel = np.clip((1 - darkest) * 2.2, 0, 0.75)  # what is dark here is a vessel: it stays above the disc
     disc = colours[0] * (1 - cup[..., None]) + colours[1] * cup[..., None]
-    disc *= 1 - vessel * np.array([0.25, 0.62, 0.7], dtype=np.float32)
     mixed = window * (1 - plate[..., None]) + plate[..., None] * disc
     halo = np.exp(-(((far - 1.0) / 0.35) ** 2)) * 0.05
     picture[rows, columns] = mixed * (1 + halo[..., None])

@@ -30,18 +30,23 @@ class DrawnLesion:
 
 @dataclass(frozen=True)
 class Stroke:
-    """How a class colours the retina: factors per channel at full strength, edge softness in parts of the radius."""
+    """How a class colours the retina at full strength: factors and then lifts (of 255) per channel.
+
+    `softness` of the edge is in parts of the radius; `strength` the range that is drawn from.
+    """
 
     factors: tuple[float, float, float]
+    lifts: tuple[float, float, float]
     softness: float
     ragged: float
+    strength: tuple[float, float]
 
 
 STROKES = {
-    "MA": Stroke((0.90, 0.66, 0.72), 0.30, 0.08),
-    "HE": Stroke((0.84, 0.58, 0.70), 0.16, 0.30),
-    "EX": Stroke((1.22, 1.85, 1.60), 0.10, 0.35),
-    "SE": Stroke((1.16, 1.45, 1.75), 0.34, 0.30),
+    "MA": Stroke((0.91, 0.68, 0.76), (0, 0, 0), 0.36, 0.10, (0.7, 1.1)),
+    "HE": Stroke((0.86, 0.60, 0.74), (0, 0, 0), 0.50, 0.40, (0.6, 1.1)),
+    "EX": Stroke((1.16, 1.55, 1.60), (4, 12, 6), 0.24, 0.35, (0.6, 1.15)),
+    "SE": Stroke((1.05, 1.34, 1.50), (4, 10, 26), 0.60, 0.35, (0.7, 1.1)),
 }
 
 
@@ -120,10 +125,10 @@ class Brush:
         if not mask.any():
             return
         window = np.s_[row - half : row + half + 1, column - half : column + half + 1]
-        strength = self._rng.uniform(0.75, 1.1)
-        for channel, factor in enumerate(stroke.factors):
+        strength = self._rng.uniform(*stroke.strength)
+        for channel, (factor, lift) in enumerate(zip(stroke.factors, stroke.lifts, strict=True)):
             plane = self._picture[..., channel][window]
-            plane *= 1 + (factor - 1) * strength * cover
+            plane += strength * cover * ((factor - 1) * plane + lift)
         if class_id in ("MA", "EX"):
             mask = ndimage.binary_dilation(mask)  # annotators' outlines are a little generous
         self._truth[CLASSES.index(class_id)][window] |= mask

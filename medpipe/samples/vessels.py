@@ -39,14 +39,15 @@ def grow(rng: np.random.Generator, anatomy: Anatomy) -> list[Vessel]:
     """The whole tree: an artery and a vein along each arcade and each nasal quadrant, with their branches."""
     vessels: list[Vessel] = []
     for up in (-1.0, 1.0):
+        first = rng.choice([-1.0, 1.0])  # which of the two leaves the disc on the temporal side
         for artery in (True, False):
             caliber = (0.017 if artery else 0.023) * rng.uniform(0.9, 1.1)
-            offset = rng.uniform(0.015, 0.035) * (1 if artery else -1)
+            offset = rng.uniform(0.012, 0.03) * (first if artery else -first)
             vessels += _branching(rng, anatomy, _arcade(rng, anatomy, up, offset), caliber, artery, 0)
-            vessels += _branching(rng, anatomy, _nasal(rng, anatomy, up, offset), 0.75 * caliber, artery, 0)
+            vessels += _branching(rng, anatomy, _nasal(rng, anatomy, up, offset), 0.7 * caliber, artery, 0)
     for side in (-0.35, 0.4):  # small vessels that run straight from the disc towards the macula
-        vessels += _branching(rng, anatomy, _towards_macula(rng, anatomy, side), 0.007, True, 1)
-    return vessels
+        vessels += _branching(rng, anatomy, _towards_macula(rng, anatomy, side), 0.0065, True, 1)
+    return sorted(vessels, key=lambda vessel: float(vessel.width.max()))
 
 
 def draw(
@@ -61,7 +62,7 @@ def draw(
         points = vessel.path * radius + centre
         for start, end, width in zip(points, points[1:], vessel.width, strict=False):
             across = max(1.0, width * radius)
-            ink = int(255 * min(1.0, width * radius))
+            ink = int(255 * min(1.0, width * radius, (width / 0.011) ** 0.55))  # less blood, less colour
             pen.line([*start, *end], fill=ink, width=max(1, round(across)))
             if across > 3:
                 half = across / 2
@@ -74,11 +75,12 @@ def _arcade(rng: np.random.Generator, anatomy: Anatomy, up: float, offset: float
     """From the disc up (or down), around the macula, and out on the temporal side."""
     span = float(np.linalg.norm(anatomy.disc - anatomy.macula))
     t = anatomy.temporal
-    jitter = rng.normal(0, 0.04, (4, 2))
+    jitter = rng.normal(0, 0.035, (5, 2)) * np.array([0.3, 0.6, 1, 1, 1])[:, None]
     control = np.array(
         [
-            anatomy.disc + np.array([0, 0.3 * anatomy.disc_radius * up]),
-            anatomy.disc + np.array([t * 0.02, up * 0.55 * span]),
+            anatomy.disc + anatomy.disc_radius * np.array([-t * 0.15, 0.05 * up]),
+            anatomy.disc + np.array([-t * 0.05 + 2 * offset * t, up * 0.30 * span]),
+            anatomy.disc + np.array([t * 0.06 + 2 * offset * t, up * 0.75 * span]),
             anatomy.macula + np.array([t * -0.35 * span, up * 1.05 * span]),
             anatomy.macula + np.array([t * 0.75 * span, up * 0.95 * span]),
             anatomy.macula + np.array([t * 1.75 * span, up * 0.65 * span]),
@@ -93,8 +95,8 @@ def _nasal(rng: np.random.Generator, anatomy: Anatomy, up: float, offset: float)
     reach = rng.uniform(0.55, 0.8)
     control = np.array(
         [
-            anatomy.disc + np.array([0, 0.3 * anatomy.disc_radius * up]),
-            anatomy.disc + np.array([-t * 0.04, up * 0.22]),
+            anatomy.disc + anatomy.disc_radius * np.array([-t * 0.25, 0.05 * up]),
+            anatomy.disc + np.array([-t * 0.10, up * (0.20 + offset)]),
             anatomy.disc + np.array([-t * 0.22, up * (0.45 + offset)]),
             anatomy.disc + np.array([-t * reach, up * (0.75 + offset)]),
         ]
@@ -129,38 +131,45 @@ def _branching(
     width = np.empty(len(path))
     left = caliber
     vessels: list[Vessel] = []
-    until_next = rng.uniform(6, 14)
+    until_next = rng.uniform(8, 18)
     side = rng.choice([-1.0, 1.0])
     for n in range(len(path)):
         width[n] = left
         until_next -= 1
-        far_from_disc = float(np.linalg.norm(path[n] - anatomy.disc)) > 1.3 * anatomy.disc_radius
-        if until_next <= 0 and far_from_disc and left > 0.0028 and generation < 4 and n + 3 < len(path):
-            share = rng.uniform(0.12, 0.4)
+        far_from_disc = float(np.linalg.norm(path[n] - anatomy.disc)) > 1.5 * anatomy.disc_radius
+        if until_next <= 0 and far_from_disc and left > 0.0032 and generation < 3 and n + 3 < len(path):
+            share = rng.uniform(0.08, 0.4)
             small = left * share ** (1 / _MURRAY)
             left *= (1 - share) ** (1 / _MURRAY)
             heading = path[min(n + 2, len(path) - 1)] - path[max(0, n - 2)]
             branch = _wander(rng, anatomy, path[n], heading, side, small)
-            if len(branch) > 4:
+            if len(branch) > 8:
                 vessels += _branching(rng, anatomy, branch, small, artery, generation + 1)
             side = -side if rng.random() < 0.75 else side
-            until_next = rng.uniform(5, 16) * (1 + 0.4 * generation)
-    taper = np.linspace(1.0, 0.55 if generation == 0 else 0.4, len(path))
+            until_next = rng.uniform(11, 26) * (1 + 0.35 * generation)
+    taper = np.linspace(1.0, 0.55 if generation == 0 else 0.3, len(path))
+    if generation == 0:  # a trunk comes up out of the depth of the cup
+        taper[: len(taper) // 10] *= np.linspace(0.55, 1.0, len(taper) // 10)
     return [Vessel(path, width * taper, artery), *vessels]
 
 
 def _wander(
     rng: np.random.Generator, anatomy: Anatomy, start: Point, heading: Point, side: float, caliber: float
 ) -> NDArray[np.float64]:
-    """A side branch: leaves at an angle, wanders, keeps out of the fovea and ends when it has become thin."""
-    angle = np.arctan2(heading[1], heading[0]) + side * rng.uniform(0.5, 1.1)
-    steps = int(rng.uniform(0.25, 0.75) * (caliber / 0.012) ** 0.4 / _STEP)
-    bend = -side * rng.uniform(0, 0.018)
+    """A side branch: leaves at an angle, bends back, winds, keeps out of the fovea and ends when it has become thin."""
+    angle = np.arctan2(heading[1], heading[0]) + side * rng.uniform(0.6, 1.15)
+    steps = int(rng.uniform(0.35, 0.85) * (caliber / 0.012) ** 0.5 / _STEP)
+    bend = -side * rng.uniform(0.004, 0.02)
+    winding = 0.0
     points = [start]
-    for _ in range(max(6, steps)):
-        angle += bend + rng.normal(0, 0.07)
+    for _ in range(max(10, steps)):
+        winding = 0.93 * winding + rng.normal(0, 0.022)
+        bend *= 0.99
+        angle += bend + winding
         point = points[-1] + _STEP * np.array([np.cos(angle), np.sin(angle)])
-        if np.linalg.norm(point - anatomy.macula) < 0.13 or np.linalg.norm(point) > 1.05:
+        if np.linalg.norm(point - anatomy.macula) < 0.11 or np.linalg.norm(point) > 1.05:
+            break
+        if np.linalg.norm(point - anatomy.disc) < 1.15 * anatomy.disc_radius:
             break
         points.append(point)
     return np.array(points)
