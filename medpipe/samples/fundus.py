@@ -77,6 +77,7 @@ def _retina(
     from_middle = distance(small, (middle[1], middle[0])) / reach
     light *= 1.05 - 0.22 * from_middle**2
     choroid = smooth_noise(rng, small, 0.05 * reach) * (0.4 + 0.6 * soft_step(1 - from_middle, 0.5, 0.15))
+    choroid += 0.55 * smooth_noise(rng, small, 0.012 * reach)
     red = rng.uniform(172, 202)
     pigment = red * np.array([1.0, rng.uniform(0.49, 0.57), rng.uniform(0.08, 0.22)], dtype=np.float32)
     place = anatomy.macula * reach + middle
@@ -84,7 +85,7 @@ def _retina(
     shade = np.exp(-((from_macula / 0.16) ** 2)) + 0.5 * np.exp(-((from_macula / 0.34) ** 2))
     reflex = np.exp(-((from_macula / 0.022) ** 2))
     planes = []
-    for channel, (texture, dimming) in enumerate(((0.012, 0.10), (0.026, 0.17), (0.026, 0.12))):
+    for channel, (texture, dimming) in enumerate(((0.014, 0.13), (0.028, 0.22), (0.028, 0.15))):
         plane = pigment[channel] * light * (1 + texture * choroid) * (1 - dimming * shade)
         plane += (4, 9, 7)[channel] * reflex
         planes.append(enlarge(plane.astype(np.float32), shape))
@@ -133,7 +134,7 @@ def _draw_disc(
     window = picture[rows, columns]
     disc = colours[0] * (1 - cup[..., None]) + colours[1] * cup[..., None]
     mixed = window * (1 - plate[..., None]) + plate[..., None] * disc
-    halo = np.exp(-(((far - 1.0) / 0.35) ** 2)) * 0.05
+    halo = np.exp(-(((far - 1.0) / 0.35) ** 2)) * 0.07
     picture[rows, columns] = mixed * (1 + halo[..., None])
 
 

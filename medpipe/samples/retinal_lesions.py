@@ -43,10 +43,10 @@ class Stroke:
 
 
 STROKES = {
-    "MA": Stroke((0.91, 0.68, 0.76), (0, 0, 0), 0.36, 0.10, (0.7, 1.1)),
-    "HE": Stroke((0.86, 0.60, 0.74), (0, 0, 0), 0.50, 0.40, (0.6, 1.1)),
+    "MA": Stroke((0.92, 0.71, 0.79), (0, 0, 0), 0.60, 0.10, (0.7, 1.1)),
+    "HE": Stroke((0.90, 0.67, 0.80), (0, 0, 0), 0.50, 0.40, (0.6, 1.1)),
     "EX": Stroke((1.16, 1.55, 1.60), (4, 12, 6), 0.24, 0.35, (0.6, 1.15)),
-    "SE": Stroke((1.05, 1.34, 1.50), (4, 10, 26), 0.60, 0.35, (0.7, 1.1)),
+    "SE": Stroke((1.05, 1.34, 1.50), (6, 14, 17), 0.60, 0.35, (0.7, 1.1)),
 }
 
 
@@ -88,6 +88,8 @@ class Brush:
                 centre[1] + reach * np.cos(angle) * self._scale,
             )
             size = min(30.0, self._rng.lognormal(np.log(8.5), 0.5))
+            if self._rng.random() < 0.04:
+                size = self._rng.uniform(25, 48)  # a plaque
             self._blob("EX", place, size, stretch=self._rng.uniform(1.0, 1.7))
 
     def cotton_wool(self, centre: tuple[float, float], angle: float) -> None:
