@@ -1,0 +1,111 @@
+"""Every network of the registry, at every size and number of channels: builds, runs, back-propagates, traces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nets import registry
+from nets.attention_unet import AttentionUNet
+from nets.mobilenet import MobileNetV3Encoder
+
+SMALL = {"aspp": 16, "decoder": [16, 12, 8, 8, 8], "full_stem": 4}
+CASES: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
+    "attention-unet": (SMALL, [(32, 32), (33, 47), (64, 96), (97, 63)]),
+    "phantom": ({"levels": [0.3, 0.6], "spatial_dims": 2}, [(16, 16), (33, 47)]),
+    "phantom 3-D": ({"levels": [0.3, 0.6], "spatial_dims": 3}, [(8, 9, 10), (16, 16, 16)]),
+}
+MATRIX = [
+    pytest.param(key.split()[0], hyper, size, channels, id=f"{key}-{'x'.join(map(str, size))}-{channels}ch")
+    for key, (hyper, sizes) in CASES.items()
+    for size in sizes
+    for channels in (1, 3)
+]
+
+
+def test_the_matrix_leaves_no_network_out() -> None:
+    assert {key.split()[0] for key in CASES} == set(registry.NETWORKS)
+
+
+@pytest.mark.parametrize(("name", "hyper", "size", "channels"), MATRIX)
+def test_builds_runs_and_back_propagates(
+    name: str, hyper: dict[str, Any], size: tuple[int, ...], channels: int
+) -> None:
+    network = registry.build(name, in_channels=channels, classes=2, **hyper).train()
+    image = torch.randn(2, channels, *size)
+    logits = network(image)
+    assert logits.shape == (2, 2, *size)
+    assert torch.isfinite(logits).all()
+    logits.square().mean().backward()
+    without = [n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not without, f"no finite gradient: {without}"
+
+
+# what OpenVINO's converter traces with; torch would rather have another exporter used
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+@pytest.mark.parametrize(("name", "hyper", "size", "channels"), MATRIX[::3])
+def test_one_trace_serves_every_size(
+    name: str, hyper: dict[str, Any], size: tuple[int, ...], channels: int
+) -> None:
+    """OpenVINO converts a traced graph once and runs it at any size: no size may be frozen into it."""
+    torch.manual_seed(1)
+    network = registry.build(name, in_channels=channels, classes=2, **hyper).eval()
+    other = tuple(n + 31 for n in size)
+    with torch.inference_mode():
+        traced = torch.jit.trace(network, torch.randn(1, channels, *size), check_trace=False)
+        image = torch.randn(1, channels, *other)
+        assert torch.allclose(traced(image), network(image), atol=1e-4)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="known: attention-unet, phantom"):
+        registry.build("resnet")
+
+
+def test_an_unknown_hyper_parameter_names_the_network() -> None:
+    with pytest.raises(ValueError, match=r"attention-unet.*depth"):
+        registry.build("attention-unet", depth=5)
+
+
+def test_the_encoder_halves_the_size_five_times() -> None:
+    encoder = MobileNetV3Encoder().eval()
+    features = encoder(torch.zeros(1, 3, 96, 64))
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (16, 48, 32),
+        (24, 24, 16),
+        (40, 12, 8),
+        (112, 6, 4),
+        (160, 3, 2),
+    ]
+    assert encoder.channels == [f.shape[1] for f in features]
+
+
+def test_the_shipped_size_stays_within_its_promise() -> None:
+    """base: at most 6 M parameters; the encoder's part is that of the published table cut at 160 channels."""
+    network = AttentionUNet()
+    assert sum(p.numel() for p in network.parameters()) < 6_000_000
+    encoder = sum(p.numel() for n, p in network.encoder.named_parameters())
+    # the published network has 5,483,032 weights: less its classifier (2,511,080) and last 1x1 stage (155,520)
+    assert encoder == 5_483_032 - 2_511_080 - 155_520
+
+
+def test_it_starts_by_finding_almost_nothing() -> None:
+    torch.manual_seed(0)
+    probability = torch.sigmoid(AttentionUNet(prior=0.01).eval()(torch.randn(1, 3, 64, 64)))
+    assert probability.mean() < 0.05
+
+
+def test_the_full_resolution_skip_carries_a_single_pixel() -> None:
+    """A microaneurysm is a few pixels wide: a change of one pixel must move the logit there most."""
+    torch.manual_seed(0)
+    network = AttentionUNet(**SMALL).eval()
+    image = torch.zeros(1, 3, 64, 64)
+    changed = image.clone()
+    changed[..., 20, 30] = 5
+    with torch.inference_mode():
+        difference = (network(changed) - network(image)).abs().sum(dim=1)[0]
+    row, column = divmod(int(difference.argmax()), 64)
+    assert abs(row - 20) <= 3
+    assert abs(column - 30) <= 3
