@@ -80,7 +80,7 @@ def train(
     report = run_training(experiment, data=data, out=out, resume=resume, max_minutes=max_minutes)
     typer.echo(report.summary())
     if export is not None:
-        export_bundle(report.run, export)
+        export_bundle(report.run, export, data=data)
         typer.echo(export)
 
 
