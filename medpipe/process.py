@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydicom import dcmread
 
 from medpipe import __version__
@@ -113,6 +115,16 @@ class Processor:
             )
             held = self._warm[bundle_id] = (bundle, backend)
         return held
+
+    def warm_up(self, bundle_ids: Sequence[str]) -> None:
+        """Loads ahead of the first study what it would have to wait for: reader, networks, writers."""
+        self._reader.warm_up()
+        for bundle_id in bundle_ids:
+            bundle, backend = self.warm(bundle_id)
+            patch = np.zeros((1, bundle.input.channels, *bundle.window.patch), dtype=np.float32)
+            backend(patch)
+        importlib.import_module("medpipe.results.seg")
+        importlib.import_module("medpipe.results.sr")
 
     def process(
         self,

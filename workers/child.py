@@ -35,7 +35,10 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     config = Config.model_validate(json.loads(sys.stdin.readline()))
     with Processor(config) as processor:
-        _say(answers, {"ready": os.getpid()})
+        try:
+            processor.warm_up(sorted({rule.bundle for rule in config.rules}))
+        except MedpipeError as error:
+            log.warning("not warmed up: %s", error)  # the job that needs it will say so too
         for line in sys.stdin:
             _say(answers, _answer(processor, json.loads(line), answers))
 
@@ -48,9 +51,6 @@ def _say(answers: Any, message: Plain) -> None:
 def _answer(processor: Processor, request: Plain, answers: Any) -> Plain:
     """One request. Every error becomes an answer: its class decides later what becomes of the job."""
     try:
-        if "warm" in request:
-            processor.warm(request["warm"])
-            return {"done": {}}
         paths = [Path(path) for path in request["paths"]]
         faults.point("in_step")
         faults.poison(paths)

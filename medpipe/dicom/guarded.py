@@ -70,6 +70,11 @@ class GuardedReader:
     ) -> None:
         self.close()
 
+    def warm_up(self) -> None:
+        """Starts the child now, so that the first study need not wait for its imports."""
+        with self._lock:
+            self._started()
+
     def close(self) -> None:
         """Ends the child."""
         with self._lock:
