@@ -1,0 +1,69 @@
+"""What an experiment may say, and what it is told when it says something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medpipe.errors import ConfigError
+from medpipe.training.experiment import load_experiment, read_folds, split
+
+EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_experiment_of_the_project_is_sound(path: Path) -> None:
+    experiment = load_experiment(path)
+    parts = split(experiment.data)
+    assert not set(parts.training) & set(parts.held_out)
+    assert not set(parts.thresholds) & {*parts.training, *parts.held_out}
+
+
+def test_the_folds_of_idrid_hold_all_its_pictures_once() -> None:
+    folds = read_folds(EXPERIMENTS / "folds" / "idrid.toml")
+    assert sorted(name for fold in folds for name in fold) == [f"IDRiD_{n:02d}" for n in range(1, 55)]
+    assert [len(fold) for fold in folds] == [11, 11, 11, 11, 10]
+
+
+def test_the_folds_name_pictures_that_exist(shared_data: Path) -> None:
+    names = {name for fold in read_folds(EXPERIMENTS / "folds" / "idrid.toml") for name in fold}
+    assert names == {path.stem for path in (shared_data / "idrid_train" / "images").glob("*.jpg")}
+
+
+def test_a_split_keeps_the_held_out_fold_apart(experiment: Path) -> None:
+    parts = split(load_experiment(experiment).data)
+    assert parts.held_out == ("drawn_0",)
+    assert parts.thresholds == ("drawn_1",)
+    assert parts.training == ("drawn_2", "drawn_3", "drawn_4")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seed = 3", "sed = 3", "sed"),
+        ("seed = 3", "seed = -1", "seed"),
+        ("steps = 12", "validate_minutes = 1", "minutes or steps"),
+        ('thresholds = [\n    "drawn_1",\n]', 'thresholds = ["drawn_0"]', "drawn_0"),
+        ("held_out = 0", "held_out = 7", "no fold 7"),
+        ('folds = "folds.toml"', 'folds = "none.toml"', "none.toml"),
+        ("working_side = 320", "working_side = 3", "data.working_side"),
+        ("[data]", "[data", "not valid TOML"),
+        ("[patches]", "[drawn]\nseeds = [7]\n[patches]", "drawn.seeds"),
+    ],
+)
+def test_a_fault_is_named_in_one_line(experiment: Path, old: str, new: str, said: str) -> None:
+    text = experiment.read_text()
+    assert old in text
+    experiment.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        split(load_experiment(experiment).data)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_in_two_folds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "folds.toml"
+    path.write_text('[[fold]]\npictures = ["a", "b"]\n[[fold]]\npictures = ["b"]\n')
+    with pytest.raises(ConfigError, match="in two folds: b"):
+        read_folds(path)

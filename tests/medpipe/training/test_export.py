@@ -1,0 +1,82 @@
+"""From a run to a bundle that loads, predicts and says on its card where its figures come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medpipe.bundle import load_bundle
+from medpipe.errors import ConfigError
+from medpipe.inference import load_network
+from medpipe.training import evaluate_bundle, export_bundle, train
+from medpipe.training.export import SIZES, _f1, _tally
+from medpipe.training.state import CHECKPOINT
+
+
+@pytest.fixture
+def run(experiment: Path, drawn_data: Path, tmp_path: Path) -> Path:
+    return train(experiment, data=drawn_data, out=tmp_path / "runs", device="cpu").run
+
+
+def test_the_bundle_holds_the_averaged_network(run: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(run, tmp_path / "tiny")
+    assert load_bundle(tmp_path / "tiny").hash == bundle.hash
+    averaged = torch.load(run / CHECKPOINT, weights_only=True)["average"]
+    shipped = load_network(bundle).state_dict()
+    assert shipped.keys() == averaged.keys()
+    for name, value in averaged.items():
+        assert torch.allclose(shipped[name], value, rtol=1e-3, atol=1e-6), name
+        if value.dim() <= 1:
+            assert torch.equal(shipped[name], value), f"{name} normalises: it stays exact"
+
+
+def test_half_precision_kernels_change_no_probability_that_matters(run: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(run, tmp_path / "tiny")
+    shipped, exact = load_network(bundle), load_network(bundle)
+    exact.load_state_dict(torch.load(run / CHECKPOINT, weights_only=True)["average"])
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        difference = torch.sigmoid(shipped(image)) - torch.sigmoid(exact(image))
+    assert difference.abs().max() < 2e-3
+
+
+def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(
+    run: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    bundle = export_bundle(run, tmp_path / "tiny", data=drawn_data)
+    assert all(0.05 <= c.threshold <= 0.95 and c.smallest in SIZES for c in bundle.classes)
+    card = (tmp_path / "tiny" / "CARD.md").read_text()
+    assert "chosen on 1 pictures that were not trained on: drawn_1" in card
+    assert "measured on the 1 pictures of fold 0, in no training step and no choice: drawn_0" in card
+    report = evaluate_bundle(tmp_path / "tiny", data=drawn_data, folds=run / "folds.toml", fold=0)
+    assert report.table() in card
+
+
+def test_without_data_the_card_says_that_nothing_was_measured(run: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(run, tmp_path / "tiny")
+    assert {c.threshold for c in bundle.classes} == {0.5}
+    assert "Nothing was measured" in (tmp_path / "tiny" / "CARD.md").read_text()
+
+
+def test_a_run_without_a_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
+    (run / CHECKPOINT).unlink()
+    with pytest.raises(ConfigError, match="train first"):
+        export_bundle(run, tmp_path / "tiny")
+
+
+def test_the_smallest_size_leaves_out_specks_and_keeps_lesions() -> None:
+    """Three true lesions of 100 pixels and twenty false specks of 4: any size from 8 to 96 is right, the least wins."""
+    truth, mask = np.zeros((2, 200, 200), np.bool_)
+    for n in range(3):
+        truth[20 * n : 20 * n + 10, :10] = mask[20 * n : 20 * n + 10, :10] = True
+    for n in range(20):
+        mask[100 + 4 * n : 102 + 4 * n, 100:102] = True
+    scores = _f1(_tally(mask, truth))
+    assert scores[SIZES.index(1)] == pytest.approx(2 * (3 / 23) / (1 + 3 / 23))
+    assert SIZES[int(np.argmax(scores))] == 8
+    assert scores[SIZES.index(96)] == 1
+    assert scores[SIZES.index(128)] == 0

@@ -1,0 +1,105 @@
+"""Where patches are cut and how they are varied."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from medpipe.training.experiment import Patches
+from medpipe.training.patches import PatchSampler
+from medpipe.training.pictures import TrainingPicture
+
+PLAIN = Patches(
+    size=32, batch=4, zoom=(1, 1.0001), gain=(1, 1.0001), channel_gain=(1, 1.0001), gamma=(1, 1.0001), blur=0
+)
+
+
+def picture(
+    name: str = "one", size: int = 100, spots: dict[int, tuple[int, int]] | None = None
+) -> TrainingPicture:
+    """Grey, with the left third outside the field, and per class a spot of 3 x 3 pixels that is also bright."""
+    image = np.full((3, size, size), 100, np.uint8)
+    masks = np.zeros((2, size, size), np.uint8)
+    for c, (j, i) in (spots or {}).items():
+        masks[c, j - 1 : j + 2, i - 1 : i + 2] = 255
+        image[:, j - 1 : j + 2, i - 1 : i + 2] = 200 + 50 * c
+    inside = np.ones((size, size), np.bool_)
+    inside[:, : size // 3] = False
+    return TrainingPicture(name, image, masks, inside, tuple(np.argwhere(m >= 128) for m in masks))
+
+
+def sampler(pictures: list[TrainingPicture], spec: Patches = PLAIN, **more: object) -> PatchSampler:
+    return PatchSampler(pictures, spec, seed=1, mean=(0, 0, 0), std=(1, 1, 1), **more)  # type: ignore[arg-type]
+
+
+def test_a_batch_has_the_sizes_it_says() -> None:
+    batch = sampler([picture(spots={0: (50, 50)})], Patches(size=48, batch=3)).batch(0)
+    assert batch.image.shape == (3, 3, 48, 48)
+    assert batch.target.shape == (3, 2, 48, 48)
+    assert batch.valid.shape == (3, 1, 48, 48)
+    assert set(batch.valid.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_batch_follows_from_seed_and_step_alone() -> None:
+    pictures = [picture(spots={0: (50, 50), 1: (20, 70)})]
+    one, two = sampler(pictures, Patches(size=32)), sampler(pictures, Patches(size=32))
+    two.batch(4)
+    assert torch.equal(one.batch(7).image, two.batch(7).image)
+    assert not torch.equal(one.batch(7).image, one.batch(8).image)
+
+
+def test_lesion_patches_hold_a_lesion_at_no_fixed_place() -> None:
+    spec = PLAIN.model_copy(update={"background": 0.0})
+    chosen = sampler([picture(spots={0: (50, 50)})], spec)
+    targets = torch.cat([chosen.batch(step).target[:, :1] for step in range(20)])
+    assert (targets.amax(dim=(1, 2, 3)) > 0.5).all()
+    rows = {int(t[0].amax(dim=1).argmax()) for t in targets}
+    assert len(rows) > 10, "the lesion is always at the same place of the patch"
+
+
+def test_a_rare_class_is_as_frequent_as_a_common_one() -> None:
+    """One of ten pictures has class 1; half of the lesion patches are for it."""
+    pictures = [picture(str(n), spots={0: (50, 50)}) for n in range(9)] + [picture("9", spots={1: (50, 50)})]
+    chosen = sampler(pictures, PLAIN.model_copy(update={"background": 0.0}))
+    targets = torch.cat([chosen.batch(step).target for step in range(50)])
+    rare = (targets[:, 1].amax(dim=(1, 2)) > 0.5).float().mean()
+    assert 0.4 < rare < 0.6
+
+
+def test_image_target_and_field_are_turned_together() -> None:
+    chosen = sampler(
+        [picture(spots={0: (50, 60), 1: (52, 40)})], PLAIN.model_copy(update={"background": 0.0})
+    )
+    for step in range(10):
+        batch = chosen.batch(step)
+        bright = batch.image[:, 0] > 0.6
+        assert torch.equal(bright, batch.target.amax(dim=1) > 0.5)
+
+
+def test_pictures_without_any_lesion_give_background() -> None:
+    batch = sampler([picture()]).batch(0)
+    assert batch.target.max() == 0
+
+
+def test_what_lies_beyond_a_small_picture_is_not_valid() -> None:
+    batch = sampler([picture(size=20, spots={0: (10, 10)})]).batch(0)
+    assert batch.image.shape[-1] == 32
+    assert (batch.valid.mean(dim=(1, 2, 3)) < 20 * 20 / 32 / 32 + 0.05).all()
+
+
+def test_the_share_of_drawn_patches_is_kept() -> None:
+    real, drawn = picture("real"), picture("drawn")
+    drawn.image[:] = 200
+    chosen = sampler([real], drawn=[drawn], drawn_share=0.25)
+    images = torch.cat([chosen.batch(step).image for step in range(100)])
+    share = (images.amax(dim=(1, 2, 3)) > 0.6).float().mean()
+    assert 0.18 < share < 0.32
+
+
+def test_light_varies_but_not_the_truth() -> None:
+    spec = PLAIN.model_copy(update={"gain": (0.5, 1.5), "background": 0.0})
+    chosen = sampler([picture(spots={0: (50, 50)})], spec)
+    batches = [chosen.batch(step) for step in range(10)]
+    means = torch.stack([b.image.median() for b in batches])
+    assert means.std() > 0.05
+    assert all(set(b.target.unique().tolist()) <= {0.0, 1.0} for b in batches)

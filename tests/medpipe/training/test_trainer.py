@@ -1,0 +1,167 @@
+"""A run learns, resumes exactly, ends when its budget says, and leaves what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from medpipe.errors import ConfigError
+from medpipe.training import train
+from medpipe.training.experiment import Optimiser, load_experiment, load_run
+from medpipe.training.state import CHECKPOINT, learning_rate, new_state
+from medpipe.training.trainer import Trainer, autocast
+
+CPU = torch.device("cpu")
+
+
+def weights(run: Path, part: str = "network") -> dict[str, Tensor]:
+    saved: dict[str, Tensor] = torch.load(run / CHECKPOINT, weights_only=True)[part]
+    return saved
+
+
+def with_steps(experiment: Path, steps: int) -> Path:
+    experiment.write_text(experiment.read_text().replace("steps = 12", f"steps = {steps}"))
+    return experiment
+
+
+def test_steps_on_one_batch_lower_its_loss(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
+    trainer = Trainer(load_experiment(experiment), drawn_data, tmp_path, CPU)
+    batch = trainer.sampler.batch(0)
+    losses = [trainer.step(batch, 0.0) for _ in range(40)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert trainer.state.steps == 40
+
+
+def test_a_run_leaves_its_experiment_its_folds_and_its_figures(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    report = train(experiment, data=drawn_data, out=tmp_path / "runs", device="cpu")
+    assert report.run == tmp_path / "runs" / "tiny"
+    assert (report.run / "experiment.toml").read_bytes() == experiment.read_bytes()
+    assert load_run(report.run).data.folds.is_file()
+    lines = [json.loads(line) for line in (report.run / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in lines] == [
+        ("start", 0),
+        ("validate", 12),
+        ("validate", 12),
+    ]
+    assert set(lines[-1]["aupr"]) == {"MA", "HE", "EX", "SE"}
+    assert "12 steps" in report.summary()
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    """12 steps at once, and 12 steps stopped after the fifth: the same weights, bit for bit."""
+    whole = train(experiment, data=drawn_data, out=tmp_path / "whole", device="cpu")
+    spec = load_experiment(experiment)
+    halves = tmp_path / "halves" / spec.name
+    broken = Trainer(spec, drawn_data, halves, CPU)
+
+    class Stop(Exception):
+        pass
+
+    step = broken.step
+
+    def five_steps(*arguments: object) -> float:
+        if broken.state.steps == 5:
+            raise Stop
+        return step(*arguments)  # type: ignore[arg-type]
+
+    broken.step = five_steps  # type: ignore[method-assign]
+    with pytest.raises(Stop):
+        broken.run()
+    resumed = train(experiment, data=drawn_data, out=tmp_path / "halves", device="cpu")
+    assert resumed.steps == whole.steps == 12
+    for part in ("network", "average"):
+        one, two = weights(whole.run, part), weights(halves, part)
+        assert all(torch.equal(one[name], two[name]) for name in one), part
+
+
+def test_a_finished_run_does_nothing_more(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
+    first = train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+    kept = weights(first.run)
+    second = train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+    assert second.steps == first.steps
+    assert all(torch.equal(kept[name], value) for name, value in weights(second.run).items())
+
+
+def test_the_budget_of_minutes_counts_over_resumes(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    first = train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+    saved = torch.load(first.run / CHECKPOINT, weights_only=True)
+    torch.save({**saved, "seconds": 600.0}, first.run / CHECKPOINT)
+    again = with_steps(experiment, 1000)
+    assert train(again, data=drawn_data, out=tmp_path, max_minutes=9, device="cpu").steps == 12
+
+
+def test_a_run_is_not_begun_anew_over_another(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
+    train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(experiment, data=drawn_data, out=tmp_path, resume=False, device="cpu")
+
+
+def test_a_checkpoint_of_another_network_is_refused(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+    experiment.write_text(experiment.read_text().replace("aspp = 16", "aspp = 24"))
+    with pytest.raises(ConfigError, match="not of this network"):
+        train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+
+
+def test_training_needs_data_and_a_known_network(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--data"):
+        train(experiment, data=None, out=tmp_path)
+    with pytest.raises(ConfigError, match="no picture"):
+        train(experiment, data=tmp_path, out=tmp_path)
+    experiment.write_text(experiment.read_text().replace("attention-unet", "resnet"))
+    with pytest.raises(ConfigError, match="known: attention-unet"):
+        train(experiment, data=drawn_data, out=tmp_path)
+
+
+def test_the_held_out_and_threshold_pictures_are_not_trained_on(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(load_experiment(experiment), drawn_data, tmp_path, CPU)
+    trained = {picture.name for picture in trainer.sampler._real.pictures}
+    assert trained == {"drawn_2", "drawn_3", "drawn_4"}
+
+
+def test_the_rate_warms_up_and_falls_to_its_floor() -> None:
+    spec = Optimiser(rate=1e-3, warm_up_steps=10, floor=0.01)
+    assert learning_rate(spec, 0, 0) == pytest.approx(1e-4)
+    assert learning_rate(spec, 9, 0) == pytest.approx(1e-3)
+    assert learning_rate(spec, 500, 0.5) == pytest.approx(1e-3 * (0.01 + 0.99 * 0.5))
+    assert learning_rate(spec, 999, 1) == pytest.approx(1e-5)
+
+
+def test_the_average_follows_the_network(experiment: Path) -> None:
+    state = new_state(load_experiment(experiment), CPU)
+    with torch.no_grad():
+        for value in state.network.parameters():
+            value.fill_(1.0)
+        for value in state.average.parameters():
+            value.fill_(0.0)
+    state.steps = 10**6
+    state.follow(0.9)
+    assert all(torch.allclose(v, torch.tensor(0.1)) for v in state.average.parameters())
+
+
+def test_the_first_weights_follow_from_the_seed(experiment: Path) -> None:
+    spec = load_experiment(experiment)
+    one, two = new_state(spec, CPU).network, new_state(spec, CPU).network
+    other = new_state(spec.model_copy(update={"seed": 4}), CPU).network
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_cpus_without_bf16_train_in_f32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with autocast(CPU):
+        assert torch.nn.functional.linear(torch.ones(1, 4), torch.ones(2, 4)).dtype == torch.float32
