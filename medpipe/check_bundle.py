@@ -197,6 +197,15 @@ def draw(sample: Mapping[str, Any]) -> Image:
 
         picture = draw_fundus(seed, sample["columns"], sample["rows"]).picture
         return _as_image(picture.transpose(2, 0, 1)[:, None], np.eye(4), "OP")
+    if kind == "ultrasound":
+        from medpipe.samples.ultrasound import draw_ultrasound
+
+        return _as_image(draw_ultrasound(seed).picture[None, None], np.eye(4), "US")
+    if kind in ("ct", "mr"):
+        from medpipe.samples.phantom import draw_phantom
+
+        phantom = draw_phantom(kind, seed)
+        return _as_image(phantom.array[None], phantom.affine, kind.upper())
     raise BundleError(f"a golden case of kind {kind!r} cannot be drawn")
 
 

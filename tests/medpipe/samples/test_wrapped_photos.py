@@ -83,6 +83,8 @@ def test_metadata_that_may_name_the_patient_stays_behind(eye: PillowImage.Image,
     for marker in (*range(0xE1, 0xF0), 0xFE):
         raw = with_segment(raw, marker, b"Exif\0\0" + SECRET)
     raw = with_segment(raw, 0xE0, b"JFXX\0\x10" + SECRET) + SECRET
+    thumbnail = b"\x03\x01" + SECRET + b"!"  # 3 x 1 pixels of three bytes
+    raw = with_segment(raw, 0xE0, b"JFIF\0\x01\x02\0\0\x01\0\x01" + thumbnail)
     (tmp_path / "named.jpg").write_bytes(raw)
     wrapped = wrap_photo(tmp_path / "named.jpg", tmp_path / "eye.dcm")
     assert SECRET in raw and SECRET not in wrapped.read_bytes()
