@@ -109,7 +109,7 @@ class Registry:
             "aside": sidecar.aside,
             "reason": sidecar.unreadable,
         }
-        if not connection.execute(insert(connection, tables.instance, row)).rowcount:
+        if not insert(connection, tables.instance, row):
             return 0
         if sidecar.study_uid is None or sidecar.aside:
             return 1
@@ -126,7 +126,7 @@ class Registry:
                 "instances": 1,
                 "generation": 1,
             }
-            if connection.execute(insert(connection, study, values)).rowcount:
+            if insert(connection, study, values):
                 return 1
             found = connection.execute(
                 sa.select(study).where(study.c.study_uid == sidecar.study_uid).with_for_update()
@@ -222,7 +222,7 @@ class Registry:
             "created_at": now,
             "updated_at": now,
         }
-        if not connection.execute(insert(connection, tables.job, row)).rowcount:
+        if not insert(connection, tables.job, row):
             return False
         job = tables.job
         older = connection.execute(
@@ -302,13 +302,8 @@ class Registry:
         """While a study is being retrieved by `reprocess` no rule starts a job of it; None ends that."""
         now = time.time()
         with self.begin() as connection:
-            connection.execute(
-                insert(
-                    connection,
-                    tables.study,
-                    {"study_uid": study_uid, "calling_aes": [], "first_at": now, "last_at": now},
-                )
-            )
+            empty = {"study_uid": study_uid, "calling_aes": [], "first_at": now, "last_at": now}
+            insert(connection, tables.study, empty)
             connection.execute(
                 sa.update(tables.study)
                 .where(tables.study.c.study_uid == study_uid)
@@ -357,10 +352,11 @@ class Registry:
         return True
 
 
-def insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> Any:
-    """INSERT that does nothing where the row is already there."""
+def insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+    """INSERT that does nothing where the row is already there; whether it is new."""
     dialect = sqlite if is_sqlite(connection) else postgresql
-    return dialect.insert(table).values(**row).on_conflict_do_nothing()
+    statement = dialect.insert(table).values(**row).on_conflict_do_nothing().returning(sa.literal(1))
+    return connection.execute(statement).one_or_none() is not None
 
 
 def content_digest(instances: Iterable[tuple[str, str]]) -> str:
