@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from medpipe import __version__
 from medpipe.config import Config, find_config, load_config
-from medpipe.errors import MedpipeError
+from medpipe.errors import MedpipeError, UsageError
 
 _ClickException: type[Any] = typer.BadParameter.__mro__[
     2
@@ -48,6 +49,15 @@ class Invocation:
 
     def config(self) -> Config:
         return load_config(self.config_path())
+
+    def site_config(self) -> tuple[Config, Path]:
+        """The settings of an installation, and their file; commands that work on one do not invent it."""
+        path = self.config_path()
+        if path is None:
+            raise UsageError(
+                "no settings found: write a medpipe.toml (see deploy/medpipe.example.toml) or name one with --config"
+            )
+        return load_config(path), path
 
 
 invocation = Invocation()
@@ -121,12 +131,12 @@ def run(arguments: Sequence[str]) -> int:
 
 def _foreign(error: Exception) -> tuple[str, int, str]:
     """Code, exit code and sentence for a library's error: a database that is away, a full disk, a defect of ours."""
-    from sqlalchemy.exc import OperationalError, ProgrammingError
-
+    if isinstance(error, OperationalError | ProgrammingError) and _has_no_tables(error):
+        return "DATABASE", EXIT_FAILED, "the database has no tables yet; run `medpipe init`"
     if isinstance(error, OperationalError):
         return "DATABASE", EXIT_PEER, f"the database does not answer as it should: {_first_line(error.orig)}"
-    if isinstance(error, ProgrammingError):
-        return "DATABASE", EXIT_FAILED, f"{_first_line(error.orig)}; run `medpipe init` first?"
+    if isinstance(error, DBAPIError):
+        return "DATABASE", EXIT_FAILED, _first_line(error.orig)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return "STORAGE", EXIT_FAILED, f"{place}{error.strerror or error}"
@@ -135,6 +145,11 @@ def _foreign(error: Exception) -> tuple[str, int, str]:
         EXIT_FAILED,
         f"{type(error).__name__}; a defect of medpipe: please report it (--verbose shows where)",
     )
+
+
+def _has_no_tables(error: DBAPIError) -> bool:
+    text = str(error.orig)
+    return "no such table" in text or ("relation" in text and "does not exist" in text)
 
 
 def _first_line(error: BaseException | None) -> str:

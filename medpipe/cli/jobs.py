@@ -90,7 +90,7 @@ def _registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
     from workers.queue import JobQueue
     from workers.registry import Registry
 
-    config = invocation.config()
+    config, _ = invocation.site_config()
     registry = Registry(config.site.database_url)
     queue = JobQueue(config.site.database_url)
     try:

@@ -137,7 +137,9 @@ def _reports(run: Any, sources: Sequence[Source], config: Config, total: int) ->
                 if source.kind is InputKind.DICOM:
                     yield from run.dicom(source, progress=advance)
                 else:
-                    yield run.loose(source, progress=advance)
+                    yield from run.loose(source, progress=advance)
+            except UsageError:
+                raise
             except Refused as refusal:
                 yield Report(str(source.given), "quarantined", f"{refusal.code}: {refusal}")
             except MedpipeError as error:

@@ -46,7 +46,7 @@ def reprocess(
     from workers.reprocess import Reprocessor, Request, wait_for_jobs
     from workers.work import prepare
 
-    config = invocation.config()
+    config, _ = invocation.site_config()
     request = Request(_source(source, config), bundle, force, dry_run)
     prepare(config)
     registry, queue = Registry(config.site.database_url), JobQueue(config.site.database_url)

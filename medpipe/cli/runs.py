@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ class Run:
                 yield self._unwanted(source, study_uid, headers)
             for bundle_id, wanted in chosen.items():
                 yield from self._study(source, study_uid, bundle_id, wanted, progress)
+            with contextlib.suppress(OSError):
+                (self._out / safe_name(study_uid)).rmdir()  # nothing came of the study: no empty folder stays
 
     def _bundles_for(self, headers: Sequence[InstanceHeader]) -> dict[str, list[InstanceHeader]]:
         """Bundle id -> the instances of the series it is to see."""

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from medpipe.cli.app import app, invocation
-from medpipe.errors import UsageError
 
 config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -16,14 +15,10 @@ app.add_typer(config_app, name="config")
 @app.command()
 def init() -> None:
     """Create folders and database, or migrate."""
-    from workers.registry import Registry
-    from workers.spool import Spool
+    from workers.work import prepare
 
-    config = invocation.config()
-    Spool(config.site.root)
-    registry = Registry(config.site.database_url)
-    registry.migrate()
-    registry.close()
+    config, _ = invocation.site_config()
+    prepare(config)
     typer.echo(f"ready: {config.site.root} ({config.site.database_url.split(':', 1)[0]})")
 
 
@@ -60,12 +55,8 @@ def serve() -> None:
     """
     from workers.supervisor import run_supervisor
 
-    path = invocation.config_path()
-    if path is None:
-        raise UsageError(
-            "no settings found: write a medpipe.toml (see deploy/medpipe.example.toml) or name one with --config"
-        )
-    code = run_supervisor(invocation.config(), path)
+    config, path = invocation.site_config()
+    code = run_supervisor(config, path)
     if code:
         raise typer.Exit(code)
 
@@ -75,7 +66,7 @@ def listen() -> None:
     """Run the DICOM listener."""
     from workers.listener import run_listener
 
-    run_listener(invocation.config())
+    run_listener(invocation.site_config()[0])
 
 
 @app.command()
@@ -88,4 +79,4 @@ def work(
     """
     from workers.work import run_worker
 
-    run_worker(invocation.config(), until_idle=until_idle)
+    run_worker(invocation.site_config()[0], until_idle=until_idle)

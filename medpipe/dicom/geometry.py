@@ -150,8 +150,12 @@ def _check_steps(steps: NDArray[np.float64], tolerances: Tolerances) -> None:
     whole = np.round(multiples)
     detail = f"distances between slices are {steps.min():.3f} to {steps.max():.3f} mm"
     if (whole >= 2).all() and (np.abs(multiples - whole) <= 2 * tolerances.spacing * whole).all():
-        raise Refused(ReasonCode.GEOM_GAP, f"{int((whole - 1).sum())} slices are missing: {detail}")
+        raise Refused(ReasonCode.GEOM_GAP, f"{_slices(int((whole - 1).sum()))} missing: {detail}")
     raise Refused(ReasonCode.GEOM_UNEVEN, detail)
+
+
+def _slices(count: int) -> str:
+    return "1 slice is" if count == 1 else f"{count} slices are"
 
 
 def _ask_the_judge(planes: Sequence[Plane], tolerances: Tolerances) -> None:
