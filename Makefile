@@ -1,7 +1,7 @@
-# make setup | run [ONCE=1] [SAMPLE=path] | test | check | bench | lock
+# make setup | run [ONCE=1] [SAMPLE=path] | test | check | bench | docs | lock
 PYTHON := .venv/bin/python
 
-.PHONY: help setup run test check bench lock
+.PHONY: help setup run test check bench docs lock
 
 help:
 	@echo "make setup   system packages, .venv, the project in it"
@@ -9,6 +9,7 @@ help:
 	@echo "make test    set-up, checks and all tests"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks, as one Markdown table"
+	@echo "make docs    write docs/commands.md from the commands' own help"
 	@echo "make lock    write constraints.txt from what is installed"
 
 setup:
@@ -28,6 +29,9 @@ test: check
 
 bench: setup
 	@$(PYTHON) bench/all.py
+
+docs: setup
+	@$(PYTHON) -m medpipe.cli.reference docs/commands.md
 
 lock: setup
 	@$(PYTHON) deploy/lock.py
