@@ -40,12 +40,13 @@ def wrap_photo(
 ) -> Path:
     """Makes an Ophthalmic Photography file `out` of a JPEG, PNG or TIFF picture and returns its path.
 
-    A baseline JPEG that lies upright keeps its coded stream, without EXIF, comments and thumbnails, in which patient
-    data may hide; anything else is stored as native RGB or grey. UIDs follow from the picture and the arguments: the
-    same call gives the same bytes. The date is the camera's (EXIF); a picture without one gets an empty study date and
-    1900-01-01 where the standard wants a value. Without `laterality` the object says nothing of the eye, which the
-    standard does not foresee: give it wherever it is known. Raises UsageError for an impossible argument and Refused
-    for a picture that does not decode, is too large, holds several pages or more than 8 bits per sample.
+    A baseline JPEG in YCbCr or grey that lies upright keeps its coded stream, without EXIF, comments and
+    thumbnails, in which patient data may hide; anything else is stored as native RGB or grey. UIDs follow from the
+    picture and the arguments: the same call gives the same bytes. The date is the camera's (EXIF); a picture
+    without one gets an empty study date and 1900-01-01 where the standard wants a value. Without `laterality` the
+    object says nothing of the eye, which the standard does not foresee: give it wherever it is known. Raises
+    UsageError for an impossible argument and Refused for a picture that does not decode, is too large, holds
+    several pages or more than 8 bits per sample.
     """
     laterality = laterality.strip().upper()
     _check_arguments(patient_id, patient_name, laterality, accession_number, study_uid)
@@ -116,14 +117,13 @@ def _add_pixels(dataset: Dataset, kept: JpegStream | None, array: Pixels, lossy:
 
 
 def _keepable(stream: JpegStream) -> bool:
-    return stream.process == _BASELINE and stream.precision == 8 and stream.colour in ("grey", "ycc", "rgb")
+    """A JPEG coded as RGB is not kept: ophthalmic photographs in baseline JPEG are YBR_FULL_422 or grey (dciodvfy)."""
+    return stream.process == _BASELINE and stream.precision == 8 and stream.colour in ("grey", "ycc")
 
 
 def _photometric(stream: JpegStream) -> str:
     """YBR_FULL_422 stands for any subsampling of the chroma; the stream itself says which (PS3.5 section 8.2.1)."""
-    if stream.colour == "grey":
-        return "MONOCHROME2"
-    return "RGB" if stream.colour == "rgb" else "YBR_FULL_422"
+    return "MONOCHROME2" if stream.colour == "grey" else "YBR_FULL_422"
 
 
 def _decoded(raw: bytes) -> tuple[JpegStream | None, bool, str, Pixels]:
