@@ -7,6 +7,7 @@ headers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -206,7 +207,8 @@ class GuardedReader:
         child, self._child = self._child, None
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # a request that a killed child never read
+                    pipe.close()
         try:
             child.wait(timeout=2)
         except subprocess.TimeoutExpired:

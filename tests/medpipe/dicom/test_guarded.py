@@ -1,0 +1,162 @@
+"""Foreign bytes are parsed in a limited child: whatever they are, neighbours and parent live on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from medpipe.config import Reading
+from medpipe.dicom import GuardedReader
+from medpipe.errors import Refused
+from medpipe.samples import write_study
+
+EXPLICIT, DEFLATED = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[GuardedReader]:
+    with GuardedReader(Reading(memory=700_000_000, seconds=20)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good")
+    return write_study("fundus", folder, seed=1, width=320, height=256).files[0]
+
+
+def element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
+    if vr in (b"OB", b"OW", b"SQ", b"UN"):
+        return struct.pack("<HH2sHI", group, number, vr, 0, len(value)) + value
+    return struct.pack("<HH2sH", group, number, vr, len(value)) + value
+
+
+def part10(syntax: bytes, body: bytes) -> bytes:
+    meta = element(2, 0x10, b"UI", syntax)
+    return bytes(128) + b"DICM" + element(2, 0, b"UL", struct.pack("<I", len(meta))) + meta + body
+
+
+def identified(extra: bytes) -> bytes:
+    return (
+        element(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.7\0") + element(8, 0x18, b"UI", b"1.2.3\0") + extra
+    )
+
+
+def nested(depth: int) -> bytes:
+    start = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
+        "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
+    end = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return start * depth + end * depth
+
+
+def bomb() -> bytes:
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    out = squeeze.compress(identified(b"")[:20])
+    for _ in range(2000):
+        out += squeeze.compress(bytes(1 << 20))
+    return out + squeeze.flush()
+
+
+HOSTILE = {
+    "nested 300": lambda: part10(EXPLICIT, identified(nested(300))),
+    "nested 10000": lambda: part10(EXPLICIT, identified(nested(10_000))),
+    "deflate bomb": lambda: part10(DEFLATED, bomb()),
+    "garbage": lambda: bytes(range(256)) * 40,
+    "nothing": lambda: b"",
+    "executable": lambda: b"MZ" + bytes(126) + b"DICM" + bytes(64),
+    "lying length": lambda: part10(
+        EXPLICIT, identified(struct.pack("<HH2sHI", 0x10, 0x1001, b"UN", 0, 0xFFFFFFF0))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_and_its_neighbours_are_read(
+    name: str, reader: GuardedReader, good: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.dcm"
+    bad.write_bytes(HOSTILE[name]())
+    scan = reader.scan([good, bad, good])
+    assert [header.path for header in scan.instances] == [good, good]
+    assert scan.unreadable_paths == (bad,)
+    assert scan.unreadable[0].code.value in {
+        "UNREADABLE",
+        "NOT_DICOM",
+        "BAD_HEADER",
+        "MEMORY_LIMIT",
+        "TIME_LIMIT",
+    }
+
+
+def test_a_file_cut_anywhere_is_read_or_refused_with_a_reason(
+    reader: GuardedReader, good: Path, tmp_path: Path
+) -> None:
+    whole = good.read_bytes()
+    for sixteenth in range(16):
+        cut = tmp_path / f"{sixteenth}.dcm"
+        cut.write_bytes(whole[: len(whole) * sixteenth // 16])
+        scan = reader.scan([cut])
+        if scan.instances:
+            assembly = reader.assemble([cut], tmp_path / f"scratch-{sixteenth}")
+            assert assembly.images or assembly.refused
+
+
+def test_more_pixels_than_allowed_are_refused_before_they_are_decoded(good: Path, tmp_path: Path) -> None:
+    with GuardedReader(Reading(maximum_pixels=1000)) as strict:
+        assembly = strict.assemble([good], tmp_path)
+    assert [quarantine.code.value for quarantine in assembly.refused] == ["TOO_LARGE"]
+
+
+def test_the_child_is_started_again_when_somebody_kills_it(good: Path) -> None:
+    with GuardedReader(Reading()) as reader:
+        reader.warm_up()
+        first = reader._child
+        assert first is not None
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        assert len(reader.scan([good]).instances) == 1
+        second = reader._child
+        assert second is not None and second.pid != first.pid
+    assert second.poll() is not None  # it ends with its parent's end of the pipe
+
+
+def test_the_time_limit_ends_a_reader_that_hangs(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.dcm"
+    os.mkfifo(pipe)  # opening it for reading waits for ever
+    with GuardedReader(Reading(seconds=1)) as reader:
+        (refusal,) = reader.scan([pipe]).unreadable
+    assert refusal.code.value == "TIME_LIMIT"
+
+
+def test_a_drawn_photograph_is_read_as_it_was_drawn(
+    reader: GuardedReader, good: Path, tmp_path: Path
+) -> None:
+    (image,) = reader.assemble([good], tmp_path).images
+    assert image.array.shape == (3, 1, 256, 320) and image.array.dtype == np.uint8
+    assert not image.grid.spatial and not image.calibrated and image.laterality in ("L", "R")
+
+
+def test_a_camera_picture_is_turned_as_its_exif_says(reader: GuardedReader, tmp_path: Path) -> None:
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, 30:, 0] = 255  # red on the right
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter clockwise
+    PillowImage.fromarray(picture).save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    image = reader.picture(tmp_path / "turned.jpg", tmp_path / "scratch")
+    assert image.array.shape == (3, 1, 40, 20)
+    assert image.array[0, 0, 35, 10] > 200 > image.array[0, 0, 5, 10]  # red at the bottom
+
+
+def test_what_is_no_picture_is_refused(reader: GuardedReader, tmp_path: Path) -> None:
+    (tmp_path / "not.png").write_bytes(b"not a picture")
+    with pytest.raises(Refused, match="does not decode"):
+        reader.picture(tmp_path / "not.png", tmp_path / "scratch")
