@@ -184,6 +184,7 @@ class GuardedReader:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is None:
             return self._child
+        self._stop()  # the pipes of one that has died
         environment = {
             **os.environ,
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),

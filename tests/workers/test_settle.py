@@ -1,0 +1,110 @@
+"""Settling: quiet studies become jobs as the rules say, and what becomes of nothing says why."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from sqlalchemy.engine import Connection
+
+from medpipe.config import parse_config
+from medpipe.samples import write_study
+from workers.registry import Registry
+from workers.settle import Steward, rescan
+from workers.spool import Arrival, Spool
+
+
+class Site:
+    """A spool, a registry and a steward without listener, engine or peers."""
+
+    def __init__(self, root: Path, rules: list[dict[str, Any]], settle_seconds: float = 0) -> None:
+        document = {
+            "site": {"root": str(root)},
+            "listener": {"settle_seconds": settle_seconds},
+            "rules": rules,
+        }
+        self.config = parse_config(document)
+        self.spool, self.registry = Spool(root), Registry(self.config.site.database_url)
+        self.registry.migrate()
+        self.queued: list[tuple[str, int]] = []
+        self.steward = Steward(self.config, self.spool, self.registry, self._enqueue, ask_peers=False)
+
+    def _enqueue(self, connection: Connection, job_id: str, priority: int, generation: int) -> None:
+        self.queued.append((job_id, priority))
+
+    def receive(self, path: Path) -> None:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        copy = self.spool.incoming / path.name
+        shutil.copy(path, copy)
+        arrival = Arrival(
+            header.SOPInstanceUID,
+            header.SOPClassUID,
+            header.StudyInstanceUID,
+            header.SeriesInstanceUID,
+            header.file_meta.TransferSyntaxUID,
+            "EYEPACS",
+            "MEDPIPE",
+        )
+        self.spool.receive(copy, arrival, 1.0)
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    return write_study("fundus", tmp_path / "sample", seed=1, width=320, height=256).files[0]
+
+
+RULE = {"name": "photographs", "when": {"Modality": "OP"}, "bundle": "phantom-2d", "priority": "stat"}
+
+
+def settled(site: Site) -> list[Any]:
+    with site.steward:
+        site.steward.tick()
+    rows = site.registry.jobs()
+    site.registry.close()
+    return rows
+
+
+def test_a_quiet_study_becomes_a_job_with_its_rules_priority(tmp_path: Path, photograph: Path) -> None:
+    site = Site(tmp_path / "root", [RULE])
+    site.receive(photograph)
+    (row,) = settled(site)
+    assert (row.bundle, row.rule, row.state) == ("phantom-2d", "photographs", "queued")
+    assert site.queued == [(row.id, 1)]
+    assert site.spool.arrivals() == []
+
+
+def test_a_study_that_is_not_yet_quiet_waits(tmp_path: Path, photograph: Path) -> None:
+    site = Site(tmp_path / "root", [RULE], settle_seconds=4e9)
+    site.receive(photograph)
+    assert settled(site) == []
+
+
+def test_a_study_that_no_rule_wants_is_ignored_and_says_why(tmp_path: Path, photograph: Path) -> None:
+    site = Site(tmp_path / "root", [{**RULE, "when": {"Modality": "CT"}}])
+    site.receive(photograph)
+    (row,) = settled(site)
+    assert row.state == "ignored" and row.reason.startswith("NO_RULE: ") and site.queued == []
+
+
+def test_two_patients_under_one_study_are_quarantined(tmp_path: Path, photograph: Path) -> None:
+    other = pydicom.dcmread(photograph)
+    other.PatientID, other.SOPInstanceUID = "SOMEBODY ELSE", "2.25.77"
+    other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
+    other.save_as(tmp_path / "other.dcm")
+    site = Site(tmp_path / "root", [RULE])
+    site.receive(photograph)
+    site.receive(tmp_path / "other.dcm")
+    (row,) = settled(site)
+    assert row.state == "quarantined" and row.reason.startswith("TWO_PATIENTS: ")
+    assert "SOMEBODY" not in row.reason
+
+
+def test_rows_are_rebuilt_from_the_spool(tmp_path: Path, photograph: Path) -> None:
+    site = Site(tmp_path / "root", [RULE])
+    site.receive(photograph)
+    assert rescan(site.spool, site.registry) == 1
+    assert rescan(site.spool, site.registry) == 0
+    assert len(settled(site)) == 1

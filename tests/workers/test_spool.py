@@ -1,0 +1,91 @@
+"""The spool: durable, content-addressed, the same again a no-op, other content aside, no path from a UID."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.spool import Arrival, Spool
+
+ARRIVAL = Arrival(
+    "1.2.3", "1.2.840.10008.5.1.4.1.1.7", "1.2", "1.2.1", "1.2.840.10008.1.2.1", "MODALITY", "MEDPIPE"
+)
+
+
+def incoming(spool: Spool, content: bytes, preamble: bytes = bytes(128)) -> Path:
+    path = spool.incoming / uuid.uuid4().hex
+    path.write_bytes(preamble + b"DICM" + content)
+    return path
+
+
+def test_bytes_are_kept_as_received_but_for_the_preamble(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    sidecar, new = spool.receive(incoming(spool, b"content", b"MZ" + bytes(126)), ARRIVAL, 1.0)
+    assert new and not sidecar.aside
+    assert spool.path_of(sidecar).read_bytes() == bytes(128) + b"DICM" + b"content"
+    assert not list(spool.incoming.iterdir())
+    assert [found.file for found in spool.arrivals()] == [sidecar.file]
+
+
+def test_the_same_instance_again_changes_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first, _ = spool.receive(incoming(spool, b"content"), ARRIVAL, 1.0)
+    again, new = spool.receive(incoming(spool, b"content"), ARRIVAL, 2.0)
+    assert not new and again == first
+    assert len(list(spool.sidecars())) == 1
+
+
+def test_the_same_uid_with_other_content_lies_aside(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first, _ = spool.receive(incoming(spool, b"content"), ARRIVAL, 1.0)
+    other, new = spool.receive(incoming(spool, b"other"), ARRIVAL, 2.0)
+    assert new and other.aside and not first.aside
+    assert {spool.path_of(s).read_bytes()[132:] for s in (first, other)} == {b"content", b"other"}
+
+
+@given(st.text(max_size=80))
+def test_no_path_is_built_from_a_uid(uid: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        spool = Spool(root)
+        sidecar, _ = spool.receive(
+            incoming(spool, b"x"), dataclasses.replace(ARRIVAL, sop_instance_uid=uid), 1.0
+        )
+        assert sidecar.sop_instance_uid == uid
+        inside = [path for path in root.rglob("*") if path.is_file()]
+        assert all(path.is_relative_to(spool.root / "spool") for path in inside)
+        assert not set(sidecar.file) - set("0123456789abcdef-")
+
+
+def test_a_crash_between_sidecar_and_announcement_is_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    monkeypatch.setattr(Spool, "_announce", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+    with pytest.raises(OSError, match="killed here"):
+        spool.receive(incoming(spool, b"content"), ARRIVAL, 1.0)
+    monkeypatch.undo()
+    assert spool.arrivals() == []
+    assert spool.repair() == 1
+    assert len(spool.arrivals()) == 1
+
+
+def test_a_crash_before_the_sidecar_leaves_nothing_that_was_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    monkeypatch.setattr("workers.spool.write_json", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+    with pytest.raises(OSError, match="killed here"):
+        spool.receive(incoming(spool, b"content"), ARRIVAL, 1.0)
+    monkeypatch.undo()
+    _, new = spool.receive(
+        incoming(spool, b"content"), ARRIVAL, 2.0
+    )  # the sender has it still, and sends again
+    assert new and len(spool.arrivals()) == 1
