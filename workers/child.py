@@ -1,8 +1,9 @@
 """The inference child: a warm process that walks one study at a time (assemble, predict, write) for a worker's slot.
 
 `python -m workers.child` reads JSON lines from stdin, the settings first, then one request per study, and answers with
-JSON lines: progress, then `done` or `error`. It dies with the worker that started it, and it publishes nothing: its
-files lie in a folder of the attempt until the worker makes them visible.
+JSON lines: progress, then `done` or `error`. While nobody asks it loads the networks that the rules name. It dies with
+the worker that started it, and it publishes nothing: its files lie in a folder of the attempt until the worker makes
+them visible.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,27 @@ log = logging.getLogger(__name__)
 Plain = dict[str, Any]
 
 
+class Lines:
+    """Lines from a pipe that can be asked whether another one waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._held = descriptor, b""
+
+    def __iter__(self) -> Iterator[str]:
+        while True:
+            while b"\n" not in self._held:
+                block = os.read(self._descriptor, 1 << 16)
+                if not block:
+                    return
+                self._held += block
+            line, _, self._held = self._held.partition(b"\n")
+            yield line.decode()
+
+    def is_waiting(self) -> bool:
+        """Whether a line, a part of one or the end of the pipe is there to be read."""
+        return bool(self._held) or bool(select.select([self._descriptor], [], [], 0)[0])
+
+
 def main() -> None:
     """Serves one worker until its end of the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
@@ -33,14 +57,24 @@ def main() -> None:
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote values
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    config = Config.model_validate(json.loads(sys.stdin.readline()))
+    lines = Lines(0)
+    requests = iter(lines)
+    config = Config.model_validate(json.loads(next(requests)))
     with Processor(config) as processor:
-        try:
-            processor.warm_up(sorted({rule.bundle for rule in config.rules}))
-        except MedpipeError as error:
-            log.warning("not warmed up: %s", error)  # the job that needs it will say so too
-        for line in sys.stdin:
+        _warm_up(processor, config, lines)
+        for line in requests:
             _say(answers, _answer(processor, json.loads(line), answers))
+
+
+def _warm_up(processor: Processor, config: Config, lines: Lines) -> None:
+    """Loads what the rules may ask for, until somebody asks. What cannot be loaded is reported when a job needs it."""
+    for bundle_ids in [[], *([rule.bundle] for rule in config.rules)]:
+        if lines.is_waiting():
+            return
+        try:
+            processor.warm_up(bundle_ids)
+        except Exception as error:
+            log.warning("%s: not loaded ahead (%s)", ", ".join(bundle_ids) or "reader", type(error).__name__)
 
 
 def _say(answers: Any, message: Plain) -> None:

@@ -68,6 +68,13 @@ def is_sqlite(connection: Connection | Engine) -> bool:
     return connection.dialect.name == "sqlite"
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the database does not answer now (gone, restarting, locked) but may later."""
+    return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError) or (
+        isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+    )
+
+
 def clock(connection: Connection) -> sa.ColumnElement[float]:
     """The database's own clock in seconds since 1970, the same for all machines."""
     if is_sqlite(connection):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,26 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from medpipe.config import Config
-from medpipe.errors import Disposition, IntegrityError, MedpipeError, Refused, disposition
+from medpipe.errors import Disposition, IntegrityError, MedpipeError, disposition
 from workers import faults, fence
+from workers.database import is_away
 from workers.fence import LostClaim
-from workers.publish import publish
+from workers.publish import outbox, publish
 from workers.queue import JobQueue, job_workflow_id
 from workers.registry import Registry
-from workers.slots import Slots
+from workers.slots import Interrupted, Slots
 from workers.spool import Spool
 from workers.tables import FINAL, JobState
 
 log = logging.getLogger(__name__)
 
 FIRST_DELAY, LONGEST_DELAY = 2.0, 900.0
+
+
+def attempt_folders(config: Config, job_id: str, token: str) -> tuple[Path, Path]:
+    """Where one attempt computes and where it puts its files; the token keeps attempts apart."""
+    name = f"{job_id}-{token[:16]}"
+    return (config.worker.scratch or config.site.root / "work") / name, outbox(config.site.root) / f".{name}"
 
 
 def delay_after(attempt: int) -> float:
@@ -45,7 +53,6 @@ class JobRunner:
     ) -> None:
         self._config, self._spool, self._registry = config, spool, registry
         self._queue, self._slots, self._executor_id = queue, slots, executor_id
-        self._scratch = config.worker.scratch or config.site.root / "work"
 
     def run(self, job_id: str, generation: int, attempt: int) -> str:
         """One attempt; returns the job's state after it. Raises LostClaim when another worker has the job by now."""
@@ -56,11 +63,9 @@ class JobRunner:
         if row is None:
             return "nothing to do"
         faults.point("after_claim")
-        scratch = self._scratch / f"{job_id}-{token[:16]}"
+        scratch, out = attempt_folders(self._config, job_id, token)
         try:
-            shutil.rmtree(scratch, ignore_errors=True)
-            out = self._config.site.root / "outbox" / f".{job_id}-{token[:16]}"
-            shutil.rmtree(out, ignore_errors=True)
+            self._clear_away(job_id)
             out.mkdir(parents=True)
             scratch.mkdir(parents=True)
             outcome = self._slots.ask(
@@ -69,17 +74,53 @@ class JobRunner:
                 still_wanted=lambda: self._still_ours(workflow_id, token),
             )
             faults.point("before_publish")
-            state = publish(
-                self._registry, self._queue, self._config.site.root, row, out, outcome, workflow_id, token
-            )
+            state = self._published(row, out, outcome, workflow_id, token)
             faults.point("after_publish")
+        except Interrupted:
+            self._give_back(row, workflow_id, token)
+            raise
         except Exception as error:
             state = self._failed(row, generation, attempt, error, workflow_id, token)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            shutil.rmtree(self._config.site.root / "outbox" / f".{job_id}-{token[:16]}", ignore_errors=True)
+            shutil.rmtree(out, ignore_errors=True)
         log.info("study %s: %s: %s", row.study_uid, row.bundle, state.value)
         return state.value
+
+    def _clear_away(self, job_id: str) -> None:
+        """What earlier attempts of the job have left here: killed ones, or stalled ones that the fence keeps out."""
+        scratch, out = attempt_folders(self._config, job_id, "")
+        for pattern in (scratch, out):
+            for folder in pattern.parent.glob(f"{pattern.name}*"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _published(
+        self, row: Row[Any], out: Path, outcome: dict[str, Any], workflow_id: str, token: str
+    ) -> JobState:
+        """Publishes, as soon as the database answers: what was computed is not thrown away for an outage."""
+        pause = 1.0
+        while True:
+            try:
+                return publish(
+                    self._registry, self._queue, self._config.site.root, row, out, outcome, workflow_id, token
+                )
+            except sa.exc.SQLAlchemyError as error:
+                if not is_away(error) or self._slots.is_closing:
+                    raise
+                log.warning("study %s: the database does not answer; the results wait for it", row.study_uid)
+                time.sleep(pause)
+                pause = min(pause * 1.5, 15.0)
+
+    def _give_back(self, row: Row[Any], workflow_id: str, token: str) -> None:
+        """The worker ends in the middle: the job waits again, and the attempt does not count."""
+        try:
+            with self._registry.begin() as connection:
+                fence.check(connection, workflow_id, token)
+                self._registry.move(
+                    connection, row.id, JobState.QUEUED, attempts=max(0, row.attempts - 1), step=""
+                )
+        except (sa.exc.SQLAlchemyError, MedpipeError) as error:
+            log.warning("study %s: not given back (%s)", row.study_uid, type(error).__name__)
 
     def _claim(self, job_id: str, generation: int, workflow_id: str, token: str) -> Row[Any] | None:
         """Marks the job as running; None where this attempt's work is already published, cancelled or given up.
@@ -124,15 +165,17 @@ class JobRunner:
             with self._registry.read() as connection:
                 if fence.claim_token(connection, workflow_id, self._executor_id) != token:
                     raise LostClaim(f"{workflow_id} was taken over")
-        except sa.exc.DBAPIError:
+        except sa.exc.SQLAlchemyError as error:
+            if not is_away(error):
+                raise
             log.warning("the database does not answer; the step goes on")
 
     def _failed(
         self, row: Row[Any], generation: int, attempt: int, error: Exception, workflow_id: str, token: str
     ) -> JobState:
         """What becomes of the job: tried again later, quarantined, or given up; decided by the error's class alone."""
-        if isinstance(error, sa.exc.DBAPIError):
-            raise error  # the database is away: the engine's own retry of the step
+        if is_away(error):
+            raise error  # the engine's own retry of the step, when the database is back
         outcome = disposition(error)
         reason = f"{error.code}: {error}" if isinstance(error, MedpipeError) else f"{type(error).__name__}"
         if not isinstance(error, MedpipeError):
@@ -140,8 +183,10 @@ class JobRunner:
         attempts = row.attempts
         with self._registry.begin() as connection:
             fence.check(connection, workflow_id, token)
+            present = JobState(self._registry.job(row.id, connection).state)
+            if present is not JobState.RUNNING:  # cancelled in this very moment, or its results are out
+                return present
             if outcome is Disposition.QUARANTINE:
-                assert isinstance(error, Refused)
                 state = JobState.QUARANTINED
             elif outcome is Disposition.RETRY and attempts < self._config.worker.attempts:
                 state = JobState.QUEUED

@@ -6,6 +6,7 @@ machines the beat does, after TTL seconds by the database's clock. DBOS itself n
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -13,13 +14,14 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
 from dbos import DBOS
 
 from workers.database import clock
-from workers.queue import status_table
+from workers.queue import bring_forward, claimed_workflows, put_back, status_table
 from workers.registry import Registry
 from workers.tables import executor
 
@@ -55,9 +57,19 @@ class Lease:
     def take(self) -> None:
         """Takes the lock and beats once; before the engine is launched, or a sweeper would think us dead."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._path(self.executor_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._beat()
+
+    def _hold_lock(self) -> None:
+        """Holds the lock file that others look at; a new one where somebody has removed ours (we had seemed dead)."""
+        path = self._path(self.executor_id)
+        if self._lock is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._lock), path.stat()):
+                    return
+            log.warning("our lock file was gone; a new one says that we are alive")
+            os.close(self._lock)
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def start(self, stop: threading.Event) -> None:
         """Beats and sweeps in threads of their own until `stop`."""
@@ -70,11 +82,13 @@ class Lease:
             self._threads.append(thread)
 
     def release(self) -> None:
-        """Gives the lock back and forgets the row: our open work is free at once."""
+        """Gives back what we have claimed, the row and the lock: our open work is free at once."""
         for thread in self._threads:
             thread.join(timeout=5)
         try:
             with self._registry.begin() as connection:
+                for workflow_id in claimed_workflows(connection, self.executor_id):
+                    put_back(connection, self.executor_id, workflow_id)
                 connection.execute(sa.delete(executor).where(executor.c.executor_id == self.executor_id))
         except sa.exc.DBAPIError:
             log.warning("the database is away; our lease runs out by itself")
@@ -87,6 +101,7 @@ class Lease:
         return self._folder / f"{executor_id}.lock"
 
     def _beat(self) -> None:
+        self._hold_lock()
         with self._registry.begin() as connection:
             beat = connection.execute(
                 sa.update(executor)
@@ -99,7 +114,7 @@ class Lease:
                     sa.insert(executor).values(**row, pid=os.getpid(), beat_at=clock(connection))
                 )
 
-    def _sweeper(self) -> object:
+    def _sweeper(self) -> Callable[[], None]:
         last = _now()
 
         def sweep() -> None:
@@ -169,22 +184,16 @@ class Lease:
             log.warning("took over %d workflows of %d dead workers", len(ids), len(dead))
         with self._registry.begin() as connection:
             for workflow_id in ids:
-                connection.execute(
-                    sa.text(
-                        f"UPDATE {status_table(connection)} SET priority = 1 "
-                        "WHERE workflow_uuid = :id AND status = 'ENQUEUED'"
-                    ),
-                    {"id": workflow_id},
-                )
+                bring_forward(connection, workflow_id)
             connection.execute(
                 sa.delete(executor).where(executor.c.beat_at < clock(connection) - _FORGET_SECONDS)
             )
         for owner in dead:
-            self._path(owner).unlink(missing_ok=True)
+            if self._lock_is_free(owner):  # else it is only stalled, and may wake up
+                self._path(owner).unlink(missing_ok=True)
 
 
-def _repeat(work: object, every: float, stop: threading.Event) -> None:
-    assert callable(work)
+def _repeat(work: Callable[[], None], every: float, stop: threading.Event) -> None:
     while not stop.wait(every):
         try:
             work()

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Row
 
 from workers import fence
 from workers.durable import publish_folder, write_json
+from workers.fence import LostClaim
 from workers.queue import JobQueue
 from workers.registry import Registry, insert
 from workers.tables import DeliveryState, JobState, delivery, image, job, result
@@ -39,40 +40,48 @@ def publish(
 
     `folder` holds the files that `outcome` names. Twice the same is once: the folder's name carries the attempt's
     token, and rows that are there stay. Raises LostClaim when another worker holds the job by now; nothing is visible
-    then.
+    then, and the folder is gone.
     """
-    write_json(folder / "manifest.json", {"job": row.id, "bundle": row.bundle, **outcome})
     final = outbox(root) / f"{row.id}-{token[:16]}"
     if not final.exists():
+        write_json(folder / "manifest.json", {"job": row.id, "bundle": row.bundle, **outcome})
         publish_folder(folder, final)
-    with registry.begin() as connection:
-        fence.check(connection, workflow_id, token)
-        newer = _newer_results(connection, row)
-        _write_images(connection, row.id, outcome["images"])
-        _write_results(connection, row, final, outcome["results"], newer)
-        _supersede(connection, row, outcome["results"], newer)
-        waiting = _deliveries(connection, row, outcome["results"]) if newer is None else []
-        state = _state_after(outcome, waiting, newer)
-        registry.move(
-            connection,
-            row.id,
-            state,
-            step="send" if waiting else "",
-            reason=outcome["reason"],
-            seconds=outcome["seconds"],
-        )
-        for destination in waiting:
-            queue.enqueue_delivery(
-                connection, "deliver", row.id, destination, row.generation, 1, 0, row.priority
-            )
-        registry.note(
-            connection,
-            "medpipe",
-            "results published",
-            row.study_uid,
-            {"job": row.id, "results": len(outcome["results"])},
-        )
+    try:
+        with registry.begin() as connection:
+            fence.check(connection, workflow_id, token)
+            state = _publish_rows(connection, registry, queue, row, final, outcome)
+    except LostClaim:
+        _remove_unnamed(registry, final)
+        raise
     _remove_older(registry, root, row.id, final.name)
+    return state
+
+
+def _publish_rows(
+    connection: Connection, registry: Registry, queue: JobQueue, row: Row[Any], final: Path, outcome: Plain
+) -> JobState:
+    newer = _newer_results(connection, row)
+    _write_images(connection, row.id, outcome["images"])
+    _write_results(connection, row, final, outcome["results"], newer)
+    waiting: list[str] = []
+    if newer is None:
+        _supersede(connection, row, outcome["results"])
+        waiting = _deliveries(connection, row, outcome["results"])
+    state = _state_after(row, outcome, waiting, newer)
+    registry.move(
+        connection,
+        row.id,
+        state,
+        step="send" if waiting else "",
+        reason=outcome["reason"] if newer is None else "a newer job of this study has already published",
+        seconds=outcome["seconds"],
+    )
+    for destination in waiting:
+        queue.enqueue_delivery(connection, "deliver", row.id, destination, row.generation, 1, 0, row.priority)
+    if newer is None:
+        _close_superseded(connection, registry, row)
+    detail = {"job": row.id, "results": len(outcome["results"])}
+    registry.note(connection, "medpipe", "results published", row.study_uid, detail)
     return state
 
 
@@ -123,16 +132,14 @@ def _write_results(
             "superseded_by": newer,
             "created_at": time.time(),
         }
-        if not connection.execute(insert(connection, result, values)).rowcount and newer is None:
+        if not insert(connection, result, values) and newer is None:
             connection.execute(
                 sa.update(result).where(result.c.sop_instance_uid == one["sop_instance_uid"]).values(**values)
             )
 
 
-def _supersede(connection: Connection, row: Row[Any], results: Sequence[Plain], newer: str | None) -> None:
+def _supersede(connection: Connection, row: Row[Any], results: Sequence[Plain]) -> None:
     """Older current results of the same study and bundle give way to these."""
-    if newer is not None:
-        return
     ours = [one["sop_instance_uid"] for one in results]
     same = sa.select(job.c.id).where(job.c.study_uid == row.study_uid, job.c.bundle == row.bundle)
     connection.execute(
@@ -144,41 +151,75 @@ def _supersede(connection: Connection, row: Row[Any], results: Sequence[Plain], 
     )
 
 
+def _close_superseded(connection: Connection, registry: Registry, row: Row[Any]) -> None:
+    """Older jobs that were still sending or being confirmed and have no current result left are over."""
+    current = sa.select(result.c.job).where(result.c.superseded_by.is_(None))
+    older = connection.execute(
+        sa.select(job.c.id, job.c.state).where(
+            job.c.study_uid == row.study_uid,
+            job.c.bundle == row.bundle,
+            job.c.id != row.id,
+            sa.or_(
+                job.c.state == JobState.SENDING.value,
+                sa.and_(job.c.state == JobState.SENT.value, job.c.step == "confirm"),
+            ),
+            job.c.id.not_in(current),
+        )
+    ).all()
+    for one in older:
+        # what was sent was sent; what was not is not sent any more
+        state = JobState.SENT if one.state == JobState.SENT.value else JobState.CANCELLED
+        registry.move(
+            connection, one.id, state, step="", reason="its results were replaced by those of a newer job"
+        )
+
+
 def _deliveries(connection: Connection, row: Row[Any], results: Sequence[Plain]) -> list[str]:
-    """Rows for what is to be sent; destinations that have something to get.
+    """Rows for what is to be sent; destinations that have something to get or to confirm.
 
     A result that a destination holds already is not sent again, unless this is a repeated generation (retry, --force).
     """
     waiting: list[str] = []
+    fresh = {"state": DeliveryState.WAITING.value, "reason": None, "transaction": None, "committed_at": None}
     for destination in row.destinations:
         for one in results:
             key = {"sop_instance_uid": one["sop_instance_uid"], "destination": destination}
-            values = {**key, "state": DeliveryState.WAITING.value}
-            new = connection.execute(insert(connection, delivery, values)).rowcount
             where = [
-                delivery.c.sop_instance_uid == key["sop_instance_uid"],
+                delivery.c.sop_instance_uid == one["sop_instance_uid"],
                 delivery.c.destination == destination,
             ]
-            if not new and row.generation > 1:
-                connection.execute(
-                    sa.update(delivery)
-                    .where(*where)
-                    .values(
-                        state=DeliveryState.WAITING.value, reason=None, transaction=None, committed_at=None
-                    )
-                )
+            values = {**key, "state": DeliveryState.WAITING.value}
+            new = insert(connection, delivery, values)
+            failed = (
+                delivery.c.state == DeliveryState.FAILED.value
+            )  # under an older job: this one tries again
+            if not new:
+                again = where if row.generation > 1 else [*where, failed]
+                connection.execute(sa.update(delivery).where(*again).values(**fresh))
             state = connection.execute(sa.select(delivery.c.state).where(*where)).scalar_one()
             if state != DeliveryState.CONFIRMED.value and destination not in waiting:
                 waiting.append(destination)
     return waiting
 
 
-def _state_after(outcome: Plain, waiting: Sequence[str], newer: str | None) -> JobState:
+def _state_after(row: Row[Any], outcome: Plain, waiting: Sequence[str], newer: str | None) -> JobState:
+    if newer is not None:
+        return JobState.CANCELLED
     if waiting:
         return JobState.SENDING
     if outcome["state"] == "quarantined":
         return JobState.QUARANTINED
-    return JobState.SENT if newer is None else JobState.CANCELLED
+    return JobState.CONFIRMED if row.destinations and outcome["results"] else JobState.SENT
+
+
+def _remove_unnamed(registry: Registry, final: Path) -> None:
+    """A fenced-off attempt's folder, unless its publication was committed before (and only the answer was lost)."""
+    with registry.read() as connection:
+        named = connection.execute(
+            sa.select(sa.func.count()).select_from(result).where(result.c.file.like(f"{final.name}/%"))
+        ).scalar_one()
+    if not named:
+        shutil.rmtree(final, ignore_errors=True)
 
 
 def _remove_older(registry: Registry, root: Path, job_id: str, current: str) -> None:

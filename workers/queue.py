@@ -18,6 +18,8 @@ WORKFLOW_VERSION = "medpipe-wf-1"
 
 JOBS, SENDING = "gpu", "send"
 SEND_SLOTS = 8
+FRONT = 1
+"""The priority of what was interrupted: that of STAT. Lower runs first; 0 is what the engine takes for "unset"."""
 
 
 def migrate_engine(url: str) -> None:
@@ -35,6 +37,15 @@ def status_table(connection: Connection) -> str:
 
 def job_workflow_id(job_id: str, generation: int, attempt: int = 1) -> str:
     return f"job:{job_id}:g{generation}:a{attempt}"
+
+
+def delivery_workflow_id(workflow: str, job_id: str, generation: int, destination: str, attempt: int) -> str:
+    return f"{workflow}:{job_id}:g{generation}:{destination}:a{attempt}"
+
+
+def job_of(workflow_id: str) -> str:
+    """The job that a workflow works for."""
+    return workflow_id.split(":", 2)[1]
 
 
 class JobQueue:
@@ -81,7 +92,7 @@ class JobQueue:
         priority: int,
     ) -> None:
         """`deliver` or `confirm` for one job and destination."""
-        workflow_id = f"{workflow}:{job_id}:g{generation}:{destination}:a{attempt}"
+        workflow_id = delivery_workflow_id(workflow, job_id, generation, destination, attempt)
         arguments = (job_id, destination, generation, attempt)
         self._put(connection, workflow, SENDING, workflow_id, priority, delay, arguments)
 
@@ -112,13 +123,51 @@ class JobQueue:
             self._client.cancel_workflow(workflow_id)
 
 
-def open_workflows(connection: Connection, job_id: str) -> list[str]:
-    """Ids of a job's workflows that wait or run."""
+def open_workflows(connection: Connection, job_id: str | None = None) -> list[str]:
+    """Ids of the workflows that wait or run; of one job or of all."""
     rows = connection.execute(
         sa.text(
             f"SELECT workflow_uuid FROM {status_table(connection)} "
             "WHERE workflow_uuid LIKE :pattern AND status IN ('ENQUEUED', 'DELAYED', 'PENDING')"
         ),
-        {"pattern": f"%:{job_id}:%"},
+        {"pattern": f"%:{job_id or '%'}:g%"},
     )
     return [row[0] for row in rows]
+
+
+def claimed_workflows(connection: Connection, executor_id: str) -> list[str]:
+    """Ids of the workflows that a worker has claimed and not finished."""
+    rows = connection.execute(
+        sa.text(
+            f"SELECT workflow_uuid FROM {status_table(connection)} "
+            "WHERE status = 'PENDING' AND executor_id = :id"
+        ),
+        {"id": executor_id},
+    )
+    return [row[0] for row in rows]
+
+
+def put_back(connection: Connection, executor_id: str, workflow_id: str) -> None:
+    """Gives one of a worker's own claims back, in front of what waits; whoever still runs it is fenced off.
+
+    The same columns as in the engine's own recovery, which only a launched engine can run.
+    """
+    connection.execute(
+        sa.text(
+            f"UPDATE {status_table(connection)} "
+            "SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL, priority = :front "
+            "WHERE workflow_uuid = :workflow AND status = 'PENDING' AND executor_id = :id"
+        ),
+        {"workflow": workflow_id, "id": executor_id, "front": FRONT},
+    )
+
+
+def bring_forward(connection: Connection, workflow_id: str) -> None:
+    """Moves a waiting workflow in front of the others: it has waited before (SQLite's queue order has 1 s steps)."""
+    connection.execute(
+        sa.text(
+            f"UPDATE {status_table(connection)} SET priority = :front "
+            "WHERE workflow_uuid = :workflow AND status = 'ENQUEUED'"
+        ),
+        {"workflow": workflow_id, "front": FRONT},
+    )

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from medpipe.bundle import find_bundle
 from medpipe.config import Config, Peer, Rule
 from medpipe.dicom import GuardedReader, InstanceHeader
 from medpipe.errors import NotFound, PeerUnreachable, StorageError, UsageError
-from medpipe.pacs import ReceivedFile, find_results, find_studies, retrieve
+from medpipe.pacs import NOT_IMAGES, ReceivedFile, find_instances, find_results, find_studies, retrieve
 from medpipe.routing import facts_of, route
 from workers.queue import JobQueue
 from workers.registry import ROUTINE, JobPlan, Registry, content_digest
@@ -70,21 +70,40 @@ class Reprocessor:
     def run(self, study_uid: str, request: Request) -> Reprocessed:
         """One study: retrieve, plan, queue. Following the jobs is the caller's."""
         peer = self._peer(request.source)
+        if request.dry_run:
+            return self._foretell(peer, study_uid, request)
         token = uuid.uuid4().hex
-        if not request.dry_run:
-            self._registry.mark_retrieval(study_uid, token)
+        was_settled = self._is_settled(study_uid)
+        self._registry.mark_retrieval(study_uid, token)
         try:
-            if not request.dry_run:
-                self._retrieve(peer, study_uid)
+            self._retrieve(peer, study_uid)
             plans = self._plans(study_uid, request)
             held = find_results(peer, self._config.listener.ae_title, study_uid)
             outcome = self._queue_missing(study_uid, plans, held, request)
-            if not request.dry_run:
+            if was_settled:
                 self._mark_settled(study_uid)
             return outcome
         finally:
-            if not request.dry_run:
-                self._registry.mark_retrieval(study_uid, None)
+            self._registry.mark_retrieval(study_uid, None)
+
+    def _foretell(self, peer: Peer, study_uid: str, request: Request) -> Reprocessed:
+        """What would be done with what is here already; what the rules say of the rest shows once it is retrieved."""
+        ours = self._config.listener.ae_title
+        known = {row.sop_instance_uid for row in self._registry.instances_of(study_uid)}
+        listed = find_instances(peer, ours, study_uid)
+        missing = [
+            one for one in listed if one.sop_instance_uid not in known and one.modality not in NOT_IMAGES
+        ]
+        if not listed:
+            raise NotFound(f"study {study_uid}: {request.source} lists no instance of it")
+        if not known:
+            reason = f"{len(missing)} instances would be retrieved; the rules are asked then"
+            return Reprocessed(study_uid, (), (), reason)
+        plans = self._plans(study_uid, request)
+        outcome = self._queue_missing(study_uid, plans, find_results(peer, ours, study_uid), request)
+        if not missing:
+            return outcome
+        return replace(outcome, reason=f"{len(missing)} more instances would be retrieved before")
 
     # --- retrieve ------------------------------------------------------------------------------------------------
 
@@ -152,7 +171,7 @@ class Reprocessor:
     def _plans(self, study_uid: str, request: Request) -> list[JobPlan]:
         rows = {self._spool.path_named(row.file): row for row in self._registry.instances_of(study_uid)}
         if not rows:
-            raise NotFound(f"study {study_uid}: nothing received (a dry run retrieves nothing)")
+            raise NotFound(f"study {study_uid}: none of its instances could be taken into the spool")
         with GuardedReader(self._config.reading, uid_root=self._config.site.uid_root) as reader:
             scan = reader.scan(list(rows))
         foreign = [header for header in scan.instances if not header.own_output]
@@ -232,6 +251,16 @@ class Reprocessor:
             row = self._registry.job(plan.id, connection)
             if JobState(row.state) in FINAL or row.state == JobState.SENT.value:
                 self._registry.again(connection, plan.id, self._queue.enqueue, "reprocess")
+                # the study's present content and today's bundle: newer than whatever was made of it since
+                connection.execute(sa.update(job).where(job.c.id == plan.id).values(created_at=time.time()))
+
+    def _is_settled(self, study_uid: str) -> bool:
+        """Whether nothing that was routed to us is still on its way to its own jobs."""
+        with self._registry.read() as connection:
+            row = connection.execute(
+                sa.select(study.c.settled, study.c.generation).where(study.c.study_uid == study_uid)
+            ).one_or_none()
+        return row is None or row.settled >= row.generation
 
     def _mark_settled(self, study_uid: str) -> None:
         """What was retrieved is dealt with: no rule looks at it again until something new arrives."""
@@ -241,10 +270,20 @@ class Reprocessor:
             )
 
 
-def wait_for_jobs(registry: Registry, jobs: list[str], say: Say, pause: float = 0.3) -> bool:
-    """Follows jobs to their end; True when all of them were sent (or confirmed)."""
+def wait_for_jobs(
+    registry: Registry,
+    jobs: list[str],
+    say: Say,
+    pause: float = 0.3,
+    at_work: Callable[[], bool] = lambda: True,
+) -> bool:
+    """Follows jobs to their end; True when all of them were sent (or confirmed).
+
+    Raises NotFound when `at_work()` says that nobody is left who could do them.
+    """
     last: dict[str, str] = {}
     while True:
+        lonely = not at_work()
         rows = [registry.job(job_id) for job_id in jobs]
         for row in rows:
             if last.get(row.id) != row.state:
@@ -252,6 +291,8 @@ def wait_for_jobs(registry: Registry, jobs: list[str], say: Say, pause: float = 
                 say(f"{row.study_uid}: {row.bundle}: {row.state}" + (f": {row.reason}" if row.reason else ""))
         if all(_ended(row.state, row.step) for row in rows):
             return all(row.state in (JobState.SENT.value, JobState.CONFIRMED.value) for row in rows)
+        if lonely:
+            raise NotFound("no worker is alive any more; the jobs stay queued for the next `medpipe work`")
         time.sleep(pause)
 
 

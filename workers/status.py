@@ -28,16 +28,18 @@ def status_rows(registry: Registry, study_uid: str | None = None) -> list[Plain]
         found = connection.execute(jobs).all()
         results: dict[str, list[Plain]] = {}
         query = (
-            sa.select(result, delivery.c.destination, delivery.c.state)
+            sa.select(result, delivery.c.destination, delivery.c.state, delivery.c.reason)
             .outerjoin(delivery, delivery.c.sop_instance_uid == result.c.sop_instance_uid)
             .order_by(result.c.file)
         )
+        pictures = sa.select(image).order_by(image.c.job, image.c.number)
         if study_uid is not None:
             query = query.where(result.c.job.in_([row.id for row in found]))
+            pictures = pictures.where(image.c.job.in_([row.id for row in found]))
         for one in connection.execute(query):
             results.setdefault(one.job, []).append(_result(one))
         images: dict[str, list[Plain]] = {}
-        for one in connection.execute(sa.select(image).order_by(image.c.job, image.c.number)):
+        for one in connection.execute(pictures):
             images.setdefault(one.job, []).append(
                 {"name": one.name, "outcome": one.outcome, "reason": one.reason, "lesions": one.lesions}
             )
@@ -75,7 +77,7 @@ def _job(row: sa.Row[Any], results: list[Plain], images: list[Plain]) -> Plain:
         "state": row.state,
         "step": row.step,
         "attempts": row.attempts,
-        "reason": row.reason,
+        "reason": row.reason or next((one["reason"] for one in results if one["reason"]), None),
         "received_at": _iso(row.received_at),
         "updated_at": _iso(row.updated_at),
         "images": images,
@@ -91,6 +93,7 @@ def _result(row: sa.Row[Any]) -> Plain:
         "sop_class": row.sop_class_uid,
         "destination": row.destination,
         "state": state,
+        "reason": row.reason and f"{row.destination}: {row.reason}",
     }
 
 
@@ -110,13 +113,18 @@ def find_jobs(registry: Registry, study_or_job: str) -> list[sa.Row[Any]]:
 
 
 def retry(registry: Registry, queue: JobQueue, study_or_job: str, who: str) -> list[str]:
-    """Runs failed, quarantined and cancelled jobs again; where only sending failed, only that. Returns the job ids."""
+    """Runs failed, quarantined and cancelled jobs again; where only sending failed, only that.
+
+    A study of which no job could be made (no rule, two patients) is settled again by today's rules. Returns the job
+    ids, and the UIDs of such studies.
+    """
     done: list[str] = []
     for row in find_jobs(registry, study_or_job):
-        if (
-            JobState(row.state) not in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED)
-            or not row.bundle
-        ):
+        if not row.bundle:
+            _settle_again(registry, row, who)
+            done.append(row.study_uid)
+            continue
+        if JobState(row.state) not in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED):
             continue
         with registry.begin() as connection:
             if not _send_again(registry, queue, connection, row):
@@ -127,6 +135,18 @@ def retry(registry: Registry, queue: JobQueue, study_or_job: str, who: str) -> l
             f"{study_or_job}: nothing to retry (only failed, quarantined and cancelled jobs are run again)"
         )
     return done
+
+
+def _settle_again(registry: Registry, row: sa.Row[Any], who: str) -> None:
+    with registry.begin() as connection:
+        connection.execute(sa.delete(job).where(job.c.id == row.id))  # it only said why there is no job
+        connection.execute(
+            sa.update(study)
+            .where(study.c.study_uid == row.study_uid)
+            .values(settled=study.c.generation - 1, reason=None)
+        )
+        detail = {"was": row.state, "reason": row.reason}
+        registry.note(connection, who, "study settled again", row.study_uid, detail)
 
 
 def _send_again(registry: Registry, queue: JobQueue, connection: sa.Connection, row: sa.Row[Any]) -> bool:

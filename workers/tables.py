@@ -79,9 +79,12 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
         }
     )
     | _ANYWHERE,
-    JobState.SENDING: frozenset({JobState.SENDING, JobState.SENT, JobState.CONFIRMED, JobState.QUEUED})
+    JobState.SENDING: frozenset(
+        {JobState.SENDING, JobState.SENT, JobState.CONFIRMED, JobState.QUARANTINED, JobState.QUEUED}
+    )
     | _ANYWHERE,
-    JobState.SENT: frozenset({JobState.CONFIRMED, JobState.SENDING, JobState.QUEUED}) | _ANYWHERE,
+    JobState.SENT: frozenset({JobState.CONFIRMED, JobState.SENDING, JobState.QUARANTINED, JobState.QUEUED})
+    | _ANYWHERE,
     JobState.CONFIRMED: frozenset({JobState.QUEUED, JobState.SENDING}),
     JobState.IGNORED: frozenset({JobState.QUEUED}),
     JobState.QUARANTINED: frozenset({JobState.QUEUED}),

@@ -1,48 +1,83 @@
-"""A workflow can be PENDING under a live worker and yet not run there (its dispatch failed): it is queued again."""
+"""What the engine may leave behind: claims that do not run, and jobs that no workflow works on any more.
+
+A workflow can be PENDING under a live worker and yet not run there (its dispatch failed): it is queued again. A
+workflow can end with an error, or be given up by the engine, while its job is under way: the job goes to the dead
+letter, where a person sees it. Without this such a job would stand still for ever.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 
 import sqlalchemy as sa
 
-from workers.queue import status_table
+from workers.queue import claimed_workflows, job_of, open_workflows, put_back
 from workers.registry import Registry
+from workers.tables import JobState, job
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 30.0
-_first_seen: dict[str, float] = {}
+_LOOK_SECONDS = 5.0
+_FORGOTTEN_SECONDS = 30.0
+_FORSAKEN_SECONDS = 60.0
+REASON = "ENGINE: its workflow ended without a result; `medpipe retry` runs it again"
 
 
-def requeue_forgotten(registry: Registry, executor_id: str, in_flight: set[str]) -> list[str]:
-    """Puts this worker's own claims back that it has not been running for half a minute; returns their ids."""
-    with registry.read() as connection:
-        pending = set(
-            connection.execute(
-                sa.text(
-                    f"SELECT workflow_uuid FROM {status_table(connection)} "
-                    "WHERE status = 'PENDING' AND executor_id = :id"
-                ),
-                {"id": executor_id},
-            ).scalars()
+class Watchdog:
+    """Looks after what one worker has claimed, and after all jobs."""
+
+    def __init__(self, registry: Registry, executor_id: str, in_flight: Counter[str]) -> None:
+        self._registry, self._executor_id, self._in_flight = registry, executor_id, in_flight
+        self._next_look = 0.0
+        self._idle: dict[str, float] = {}
+        self._forsaken: dict[tuple[str, float], float] = {}
+
+    def look(self) -> None:
+        """Each few seconds: one look. A database that is away is looked at later."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        try:
+            self.put_back_forgotten(now)
+            self.give_up_forsaken(now)
+        except sa.exc.SQLAlchemyError as error:
+            log.warning("the watchdog looks again later (%s)", type(error).__name__)
+
+    def put_back_forgotten(self, now: float) -> list[str]:
+        """Puts this worker's own claims back that it has not been running for half a minute; returns their ids."""
+        with self._registry.read() as connection:
+            claimed = claimed_workflows(connection, self._executor_id)
+        idle = {one for one in claimed if not self._in_flight[one]}
+        self._idle = {one: self._idle.get(one, now) for one in idle}
+        forgotten = [one for one, since in self._idle.items() if now - since >= _FORGOTTEN_SECONDS]
+        for workflow_id in forgotten:
+            with self._registry.begin() as connection:
+                put_back(connection, self._executor_id, workflow_id)
+            log.warning("%s was claimed but not running: put back on the queue", workflow_id)
+            del self._idle[workflow_id]
+        return forgotten
+
+    def give_up_forsaken(self, now: float) -> list[str]:
+        """Jobs that have been under way for a minute without any change or any workflow: to the dead letter."""
+        under_way = sa.select(job.c.id, job.c.updated_at).where(
+            job.c.state.in_([JobState.QUEUED.value, JobState.RUNNING.value, JobState.SENDING.value])
         )
-    idle = pending - set(in_flight)
-    now = time.monotonic()
-    for known in list(_first_seen):
-        if known not in idle:
-            del _first_seen[known]
-    forgotten = [one for one in idle if now - _first_seen.setdefault(one, now) > _PATIENCE_SECONDS]
-    for workflow_id in forgotten:
-        with registry.begin() as connection:
-            connection.execute(
-                sa.text(
-                    f"UPDATE {status_table(connection)} SET status = 'ENQUEUED', executor_id = NULL, owner_xid = NULL "
-                    "WHERE workflow_uuid = :workflow AND status = 'PENDING' AND executor_id = :id"
-                ),
-                {"workflow": workflow_id, "id": executor_id},
-            )
-        log.warning("%s was claimed but not running: put back on the queue", workflow_id)
-        del _first_seen[workflow_id]
-    return forgotten
+        with self._registry.read() as connection:
+            rows = connection.execute(under_way).all()
+            served = {job_of(one) for one in open_workflows(connection)} if rows else set()
+        bare = {(row.id, row.updated_at) for row in rows if row.id not in served}
+        self._forsaken = {one: self._forsaken.get(one, now) for one in bare}
+        given_up = []
+        for (job_id, updated_at), since in list(self._forsaken.items()):
+            if now - since < _FORSAKEN_SECONDS:
+                continue
+            with self._registry.begin() as connection:
+                if self._registry.job(job_id, connection).updated_at != updated_at:
+                    continue
+                self._registry.move(connection, job_id, JobState.FAILED, reason=REASON, step="")
+            log.error("job %s: %s", job_id, REASON)
+            given_up.append(job_id)
+        return given_up

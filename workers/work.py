@@ -7,29 +7,35 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-import sqlalchemy as sa
 from dbos import DBOS, DBOSPortableJSONSerializer
 
 from medpipe.config import Config
 from medpipe.routing import check_rules
+from workers.confirm import Notary
+from workers.database import is_away
 from workers.deliver import Courier
+from workers.errands import Errands
 from workers.jobs import JobRunner
 from workers.lease import Lease
 from workers.queue import JOBS, SEND_SLOTS, SENDING, WORKFLOW_VERSION, JobQueue, migrate_engine
 from workers.registry import Registry
 from workers.settle import Steward
-from workers.slots import Slots
+from workers.slots import CHILD_COMMAND, Slots
 from workers.spool import Spool
 from workers.status import is_idle
-from workers.watchdog import requeue_forgotten
+from workers.tidy import tidy
+from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _IDLE_ROUNDS = 4
-_GRACE_SECONDS = 5
+_GRACE_SECONDS = 10
+"""How long a step may go on after SIGTERM; then its child is killed and the job waits for another worker."""
 
 
 def prepare(config: Config) -> None:
@@ -46,60 +52,65 @@ def prepare(config: Config) -> None:
 class Worker:
     """Everything that one `work` process holds. Only one per process: the engine is a global of its library."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, child: Sequence[str] = CHILD_COMMAND) -> None:
         check_rules(config.rules)
         self.config = config
         self.spool = Spool(config.site.root)
         self.registry = Registry(config.site.database_url)
         self.queue = JobQueue(config.site.database_url)
-        self.slots = Slots(config)
+        self.slots = Slots(config, child)
         self.lease = Lease(self.registry, config.site.root)
         self.stop = threading.Event()
-        self._runner = JobRunner(
-            config, self.spool, self.registry, self.queue, self.slots, self.lease.executor_id
-        )
-        self._courier = Courier(config, self.registry, self.queue)
-        self._in_flight: set[str] = set()
+        executor_id = self.lease.executor_id
+        errands = Errands(config, self.registry, self.queue, executor_id)
+        self._runner = JobRunner(config, self.spool, self.registry, self.queue, self.slots, executor_id)
+        self._courier, self._notary = Courier(config, errands), Notary(config, errands)
+        self._in_flight: Counter[str] = Counter()
+        self._watchdog = Watchdog(self.registry, executor_id, self._in_flight)
 
     def run(self, until_idle: bool = False) -> None:
         """Works until told to stop (or, if asked, until nothing is left to do)."""
         self.lease.take()
         self._launch_engine()
-        self.lease.start(self.stop)
+        ended = threading.Event()
+        self.lease.start(ended)  # beats to the very end: what still runs is ours
         steward = threading.Thread(target=self._settle, name="steward", daemon=True)
         steward.start()
+        tidy(self.config, self.registry)
         log.info("worker %s is ready", self.lease.executor_id)
         idle = 0
-        next_look = time.monotonic() + 5
         try:
             while not self.stop.wait(_POLL_SECONDS / 2):
                 self.slots.keep_full()
-                if time.monotonic() >= next_look:
-                    next_look = time.monotonic() + 5
-                    self._watch()
+                self._watchdog.look()
                 if until_idle:
-                    idle = idle + 1 if is_idle(self.registry, self.spool) and not self._in_flight else 0
+                    idle = idle + 1 if self._is_idle() else 0
                     if idle >= _IDLE_ROUNDS:
                         return
         finally:
             self.stop.set()
-            log.info("worker %s stops; what it has not finished is taken over", self.lease.executor_id)
-            self.slots.close()
-            DBOS.destroy(workflow_completion_timeout_sec=_GRACE_SECONDS if until_idle else 0)
-            steward.join(timeout=5)
-            self.lease.release()
-            self.queue.close()
-            self.registry.close()
+            self._end(steward, ended)
+
+    def _end(self, steward: threading.Thread, ended: threading.Event) -> None:
+        """Claims nothing more, lets running steps finish for a short time, gives the rest back."""
+        log.info("worker %s stops", self.lease.executor_id)
+        last_call = threading.Timer(_GRACE_SECONDS, self.slots.close)
+        last_call.start()
+        DBOS.destroy(workflow_completion_timeout_sec=_GRACE_SECONDS + 3)
+        last_call.cancel()
+        self.slots.end()
+        steward.join(timeout=5)
+        ended.set()
+        self.lease.release()
+        self.queue.close()
+        self.registry.close()
+
+    def _is_idle(self) -> bool:
+        return not +self._in_flight and is_idle(self.registry, self.spool)
 
     def _settle(self) -> None:
         with Steward(self.config, self.spool, self.registry, self.queue.enqueue) as steward:
             steward.run(self.stop)
-
-    def _watch(self) -> None:
-        try:
-            requeue_forgotten(self.registry, self.lease.executor_id, self._in_flight)
-        except sa.exc.DBAPIError:
-            log.warning("the database does not answer; the watchdog looks again later")
 
     def _launch_engine(self) -> None:
         DBOS(
@@ -138,7 +149,7 @@ class Worker:
             "max_attempts": 20,
             "interval_seconds": 1.0,
             "backoff_rate": 1.5,
-            "should_retry": _is_database_trouble,
+            "should_retry": is_away,
         }
         attempts = (
             self.config.worker.attempts + 5
@@ -155,7 +166,7 @@ class Worker:
 
         @DBOS.step(name="ask", **retried)
         def ask(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            return self._courier.confirm(job_id, destination, generation, attempt)
+            return self._notary.confirm(job_id, destination, generation, attempt)
 
         def job(job_id: str, generation: int, attempt: int) -> str:
             with _Marked(self._in_flight):
@@ -174,21 +185,17 @@ class Worker:
 
 
 class _Marked:
-    """Keeps the workflow in the set of those that this process is running."""
+    """Counts the workflow among those that this process is running (twice where a stalled run of it wakes up)."""
 
-    def __init__(self, in_flight: set[str]) -> None:
+    def __init__(self, in_flight: Counter[str]) -> None:
         self._in_flight = in_flight
         self._id = str(DBOS.workflow_id)
 
     def __enter__(self) -> None:
-        self._in_flight.add(self._id)
+        self._in_flight[self._id] += 1
 
     def __exit__(self, *_: object) -> None:
-        self._in_flight.discard(self._id)
-
-
-def _is_database_trouble(error: BaseException) -> bool:
-    return isinstance(error, sa.exc.DBAPIError)
+        self._in_flight[self._id] -= 1
 
 
 def run_worker(config: Config, *, stop: threading.Event | None = None, until_idle: bool = False) -> None:
@@ -198,13 +205,24 @@ def run_worker(config: Config, *, stop: threading.Event | None = None, until_idl
     if stop is not None:
         worker.stop = stop
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: _stop_or_leave(worker.stop))
-        signal.signal(signal.SIGINT, lambda *_: _stop_or_leave(worker.stop))
+        ask = _Asked(worker.stop)
+        signal.signal(signal.SIGTERM, ask)
+        signal.signal(signal.SIGINT, ask)
     worker.run(until_idle)
 
 
-def _stop_or_leave(stop: threading.Event) -> None:
-    """The first signal asks; a second one does not wait: another worker takes over either way."""
-    if stop.is_set():
-        os._exit(1)
-    stop.set()
+class _Asked:
+    """The first signal asks; a later one does not wait: another worker takes over either way.
+
+    A terminal's Ctrl-C comes twice, as SIGINT from the terminal and as SIGTERM from the supervisor: that is one.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._at = stop, 0.0
+
+    def __call__(self, *_: object) -> None:
+        if self._stop.is_set() and time.monotonic() - self._at > 1.0:
+            os._exit(1)
+        if not self._stop.is_set():
+            self._at = time.monotonic()
+            self._stop.set()

@@ -79,7 +79,9 @@ def reprocess(
         if queued and not dry_run:
             worker = None if _worker_is_alive(registry) else _own_worker()
             try:
-                good = wait_for_jobs(registry, queued, _say)
+                good = wait_for_jobs(
+                    registry, queued, _say, at_work=lambda: worker is None or worker.poll() is None
+                )
             finally:
                 if worker is not None:
                     worker.terminate()
