@@ -1,0 +1,56 @@
+"""What the operator can do: run again what failed, stop what is under way, and see why."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from medpipe.errors import NotFound, UsageError
+from workers.queue import job_workflow_id
+from workers.registry import JobPlan
+from workers.status import cancel, retry, status_rows
+from workers.tables import JobState
+
+
+def test_a_failed_job_is_run_again_as_its_next_generation(site: Any) -> None:
+    job_id = site.plan()
+    site.put(job_id, state="failed", attempts=4, reason="INFERENCE_CRASHED: died")
+    assert retry(site.registry, site.queue, "2.25.1", "me") == [job_id]
+    row = site.registry.job(job_id)
+    assert (row.state, row.generation, row.attempts, row.reason) == ("queued", 2, 0, None)
+    assert job_workflow_id(job_id, 2) in site.workflows()
+
+
+def test_a_job_that_is_under_way_is_not_run_again(site: Any) -> None:
+    with pytest.raises(UsageError, match="nothing to retry"):
+        retry(site.registry, site.queue, site.plan(), "me")
+
+
+def test_an_ignored_study_is_settled_again_by_todays_rules(site: Any) -> None:
+    site.sql(
+        "INSERT INTO study (study_uid, calling_aes, first_at, last_at, instances, generation, settled, retention) "
+        "VALUES ('2.25.1', '[]', 1, 1, 1, 1, 1, 'kept')"
+    )
+    idle = JobPlan("2.25.1", "", "", "", "c", (), "", 100, (), 1.0, state=JobState.IGNORED, reason="NO_RULE")
+    with site.registry.begin() as connection:
+        site.registry.plan(connection, idle, site.queue.enqueue, time.time())
+    assert retry(site.registry, site.queue, "2.25.1", "me") == ["2.25.1"]
+    assert [study.study_uid for study in site.registry.unsettled()] == ["2.25.1"]
+    assert [row["state"] for row in status_rows(site.registry)] == ["settling"]
+
+
+def test_a_cancelled_job_leaves_the_queue_and_its_running_workflow_loses_its_claim(site: Any) -> None:
+    waiting, running = site.plan("2.25.1"), site.plan("2.25.2")
+    site.claim(job_workflow_id(running, 1))
+    site.put(running, state="running")
+    for job_id in (waiting, running):
+        assert cancel(site.registry, site.queue, job_id, "me") == [job_id]
+        assert site.workflows()[job_workflow_id(job_id, 1)][0] == "CANCELLED"
+        assert site.state(job_id) == "cancelled"
+
+
+def test_an_unknown_name_is_said_to_be_unknown(site: Any) -> None:
+    with pytest.raises(NotFound, match="neither a study with jobs nor a job"):
+        cancel(site.registry, site.queue, "2.25.404", "me")
