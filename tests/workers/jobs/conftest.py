@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,9 +11,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from medpipe.config import Config, parse_config
-from medpipe.identity import digest, uid_from
+from medpipe.identity import digest, file_sha256, uid_from
 from workers.queue import JobQueue, status_table
 from workers.registry import ROUTINE, JobPlan, Registry
 from workers.tables import delivery, job, result
@@ -110,6 +111,16 @@ class Site:
             connection.execute(sa.update(job).where(job.c.id == job_id).values(**values))
 
 
+def segmentation(name: str) -> Dataset:
+    """As much of a SEG as it takes to be sent."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SEG, uid_from("2.25", name)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.1", uid_from("2.25", name, "series")
+    return dataset
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database, made once."""
@@ -153,7 +164,8 @@ def finding(tmp_path: Path) -> Callable[..., tuple[Path, dict[str, Any]]]:
         folder.mkdir()
         results = []
         for name in names:
-            (folder / f"{name}.seg.dcm").write_bytes(name.encode())
+            path = folder / f"{name}.seg.dcm"
+            segmentation(name).save_as(path, enforce_file_format=True)
             results.append(
                 {
                     "sop_instance_uid": uid_from("2.25", name),
@@ -161,7 +173,7 @@ def finding(tmp_path: Path) -> Callable[..., tuple[Path, dict[str, Any]]]:
                     "series_instance_uid": uid_from("2.25", name, "series"),
                     "image_name": name,
                     "path": f"{name}.seg.dcm",
-                    "sha256": hashlib.sha256(name.encode()).hexdigest(),
+                    "sha256": file_sha256(path),
                 }
             )
         image = {"name": "1", "series_uid": "2.25.5", "state": state, "lesions": {"SPOT": 3}, "reason": None}

@@ -1,0 +1,121 @@
+"""Where results stand at their destination: sent later, given up, confirmed, sent again; and only under the claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_process import free_port
+
+from medpipe.identity import uid_from
+from medpipe.pacs import CommitmentReport, FailedCommitment
+from workers.commitments import keep_report
+from workers.confirm import Notary
+from workers.deliver import Courier
+from workers.errands import Errands
+from workers.fence import LostClaim
+from workers.publish import outbox, publish
+from workers.queue import delivery_workflow_id, job_workflow_id
+
+ME = "host-1-aaaaaaaa"
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+A, B = uid_from("2.25", "A"), uid_from("2.25", "B")
+Finding = Callable[..., tuple[Path, dict[str, Any]]]
+
+
+@pytest.fixture
+def sending(make_site: Callable[..., Any], finding: Finding) -> Any:
+    """A site with one published job of two results, whose PACS does not answer; it sends twice at most."""
+    peer = {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": free_port(), "commitment": True, "timeout": 1}
+    site = make_site(worker={"send_attempts": 2}, peers={"PACS": peer})
+    site.job = site.plan()
+    workflow = job_workflow_id(site.job, 1)
+    token = site.claim(workflow)
+    site.put(site.job, state="running")
+    publish(
+        site.registry, site.queue, site.root, site.registry.job(site.job), *finding("A", "B"), workflow, token
+    )
+    site.end(workflow)
+    return site
+
+
+def errands(site: Any) -> Errands:
+    return Errands(site.config, site.registry, site.queue, ME)
+
+
+def deliver(site: Any, attempt: int = 1, peers: bool = True) -> str:
+    workflow = delivery_workflow_id("deliver", site.job, 1, "PACS", attempt)
+    site.claim(workflow)
+    said = Courier(site.config, errands(site)).deliver(site.job, "PACS", 1, attempt)
+    site.end(workflow)
+    return said
+
+
+def confirm(site: Any, *, committed: tuple[str, ...] = (), failed: dict[str, int] | None = None) -> str:
+    """The report on what was sent has come; one look at it."""
+    site.sql(
+        "UPDATE delivery SET state = 'sent', transaction = '2.25.99'".replace("transaction", '"transaction"')
+    )
+    site.put(site.job, state="sent", step="confirm")
+    failures = tuple(FailedCommitment(SEG, uid, reason) for uid, reason in (failed or {}).items())
+    keep_report(site.root, CommitmentReport("2.25.99", tuple((SEG, uid) for uid in committed), failures))
+    with site.registry.begin() as connection:
+        site.queue.enqueue_delivery(connection, "confirm", site.job, "PACS", 1, 100, 0, 100)
+    site.claim(delivery_workflow_id("confirm", site.job, 1, "PACS", 100))
+    return Notary(site.config, errands(site)).confirm(site.job, "PACS", 1, 100)
+
+
+def test_an_archive_that_does_not_answer_is_tried_again_later_and_given_up_at_last(sending: Any) -> None:
+    assert deliver(sending) == "sending"
+    assert sending.workflows()[delivery_workflow_id("deliver", sending.job, 1, "PACS", 2)][0] == "DELAYED"
+    assert set(sending.deliveries().values()) == {"waiting"}
+    assert deliver(sending, 2) == "failed"
+    assert "PEER_UNREACHABLE" in sending.registry.job(sending.job).reason
+    assert delivery_workflow_id("deliver", sending.job, 1, "PACS", 3) not in sending.workflows()
+
+
+def test_bytes_that_are_not_those_that_were_published_are_not_sent(sending: Any) -> None:
+    (folder,) = outbox(sending.root).iterdir()
+    (folder / "A.seg.dcm").write_bytes(b"other")
+    assert deliver(sending) == "failed"
+    assert "INTEGRITY" in sending.registry.job(sending.job).reason
+
+
+def test_a_sender_that_lost_its_claim_writes_nothing(sending: Any) -> None:
+    workflow = delivery_workflow_id("deliver", sending.job, 1, "PACS", 1)
+    sending.claim(workflow)
+    errand = errands(sending).begin("deliver", sending.job, "PACS", 1, 1)
+    sending.claim(workflow, "another worker")
+    with pytest.raises(LostClaim), errands(sending).writing(errand):
+        pytest.fail("the fence let it through")
+
+
+def test_a_cancelled_job_is_not_sent(sending: Any) -> None:
+    sending.put(sending.job, state="cancelled")
+    assert deliver(sending) == "overtaken"
+    assert sending.state(sending.job) == "cancelled"
+
+
+def test_what_the_archive_commits_itself_to_is_confirmed(sending: Any) -> None:
+    assert confirm(sending, committed=(A, B)) == "confirmed"
+    assert sending.deliveries() == {A: "confirmed", B: "confirmed"}
+    assert sending.state(sending.job) == "confirmed"
+    assert not list((sending.root / "commitments").iterdir()), "the report is dealt with"
+
+
+def test_what_the_archive_does_not_have_is_sent_again(sending: Any) -> None:
+    assert confirm(sending, committed=(A,), failed={B: 0x0112}) == "sending"
+    assert sending.deliveries() == {A: "confirmed", B: "waiting"}
+    assert delivery_workflow_id("deliver", sending.job, 1, "PACS", 2) in sending.workflows()
+
+
+def test_what_the_archive_will_not_keep_fails_with_its_reason(sending: Any) -> None:
+    assert confirm(sending, committed=(A,), failed={B: 0x0119}) == "failed"
+    assert "0x0119" in sending.registry.job(sending.job).reason
+
+
+def test_what_the_report_leaves_open_is_asked_again(sending: Any) -> None:
+    assert confirm(sending, committed=(A,), failed={B: 0x0213}) == "sent"
+    assert delivery_workflow_id("confirm", sending.job, 1, "PACS", 101) in sending.workflows()

@@ -1,0 +1,64 @@
+"""Who counts as dead: on this machine whose lock is free, elsewhere whose beats have stopped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from workers.lease import SAME_BOOT_TTL_SECONDS, TTL_SECONDS, Lease, boot_id
+from workers.queue import job_workflow_id
+
+
+def test_a_worker_of_this_machine_is_dead_as_soon_as_its_lock_is_free(site: Any) -> None:
+    worker = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from pathlib import Path\n"
+            "from workers.lease import Lease; from workers.registry import Registry\n"
+            "lease = Lease(Registry(sys.argv[1]), Path(sys.argv[2])); lease.take()\n"
+            "print(lease.executor_id, flush=True); time.sleep(600)",
+            site.config.site.database_url,
+            str(site.root),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdout is not None
+    other = worker.stdout.readline().strip()
+    mine = Lease(site.registry, site.root)
+    assert not mine._is_dead(other, 0.0, boot_id())
+    assert not mine._is_dead(other, TTL_SECONDS + 1, boot_id()), "it is only slow"
+    assert mine._is_dead(other, SAME_BOOT_TTL_SECONDS + 1, boot_id()), "it is stalled"
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    assert mine._is_dead(other, 0.0, boot_id())
+
+
+def test_a_worker_of_another_machine_is_dead_when_its_beats_stop(site: Any) -> None:
+    lease = Lease(site.registry, site.root)
+    assert not lease._is_dead("elsewhere", TTL_SECONDS - 1, "another boot")
+    assert lease._is_dead("elsewhere", TTL_SECONDS + 1, "another boot")
+    assert lease._is_dead("nobody knows it", None, None)
+
+
+def test_a_worker_that_seemed_dead_makes_itself_a_new_lock(site: Any) -> None:
+    lease, other = Lease(site.registry, site.root), Lease(site.registry, site.root)
+    lease.take()
+    (site.root / "executors" / f"{lease.executor_id}.lock").unlink()
+    assert other._is_dead(lease.executor_id, 0.0, boot_id())
+    lease._beat()
+    assert not other._is_dead(lease.executor_id, 0.0, boot_id())
+    lease.release()
+
+
+def test_a_worker_that_ends_gives_back_what_it_had_claimed(site: Any) -> None:
+    workflow = job_workflow_id(site.plan(), 1)
+    lease = Lease(site.registry, site.root)
+    lease.take()
+    site.claim(workflow, lease.executor_id)
+    lease.release()
+    assert site.workflows()[workflow] == ("ENQUEUED", 1)
+    assert not list((site.root / "executors").iterdir())
