@@ -158,6 +158,7 @@ def test_the_listener_killed_in_the_middle_of_a_send_loses_nothing_it_acknowledg
     while said.count("Received Store Response (Success)") < 5 and (text := sender.stdout.readline()):
         said += text
     listener.kill()
+    listener.wait(10)
     said += sender.communicate(timeout=60)[0]
     acknowledged = said.count("Received Store Response (Success)")
     assert 5 <= acknowledged < 40

@@ -1,0 +1,59 @@
+"""Whole `work` processes, with children that hang: what becomes of the step when its worker ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_process import wait_until
+
+from workers.queue import job_workflow_id
+
+
+@pytest.fixture
+def start(site: Any, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        with (tmp_path / "work.log").open("ab") as log:
+            command = [sys.executable, str(Path(__file__).with_name("stand_in_worker.py")), str(site.root)]
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def attempts(site: Any, job_id: str) -> int:
+    return int(site.registry.job(job_id).attempts)
+
+
+def test_a_worker_that_is_asked_to_end_gives_its_job_back_uncounted(
+    site: Any, start: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    job_id = site.plan()
+    worker = start()
+    assert wait_until(lambda: site.state(job_id) == "running", 60)
+    worker.terminate()
+    assert worker.wait(60) == 0
+    assert (site.state(job_id), attempts(site, job_id)) == ("queued", 0)
+    assert site.workflows()[job_workflow_id(job_id, 1)] == ("ENQUEUED", 1)
+
+
+def test_the_job_of_a_killed_worker_goes_to_the_next(
+    site: Any, start: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    job_id = site.plan()
+    first = start()
+    assert wait_until(lambda: site.state(job_id) == "running", 60)
+    start()
+    first.kill()
+    first.wait()
+    assert wait_until(lambda: attempts(site, job_id) == 2, 60)
+    assert site.state(job_id) == "running"
