@@ -1,0 +1,39 @@
+"""The small parent: what dies is started again, and nothing outlives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_process import wait_until
+
+from workers import supervisor
+
+
+def test_a_child_that_dies_is_started_again_and_all_end_with_the_parent(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(name: str, config_file: Path) -> list[str]:
+        note = f"open({str(tmp_path / name)!r}, 'a').write(str(os.getpid()) + '\\n')"
+        return [sys.executable, "-c", f"import os, time; {note}; time.sleep(600)"]
+
+    def pids(name: str) -> list[int]:
+        path = tmp_path / name
+        return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    monkeypatch.setattr(supervisor, "_command", command)
+    stop = threading.Event()
+    parent = threading.Thread(target=supervisor.run_supervisor, args=(site.config, tmp_path / "m.toml", stop))
+    parent.start()
+    assert wait_until(lambda: bool(pids("listen") and pids("work")), 60)
+    os.kill(pids("work")[0], signal.SIGKILL)
+    assert wait_until(lambda: len(pids("work")) == 2, 60)
+    assert len(pids("listen")) == 1
+    stop.set()
+    parent.join(60)
+    assert not any(Path(f"/proc/{pid}").exists() for name in ("listen", "work") for pid in pids(name))
