@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom.config
+
 from medpipe.dicom import assemble, headers, pictures
 from medpipe.errors import ReasonCode, Refused
 
@@ -30,6 +32,8 @@ _LARGEST_ANSWER = 256 * 2**20
 def main() -> None:
     """Serves requests until stdin closes, which it does when the parent dies."""
     warnings.simplefilter("ignore")
+    # what a file from outside gets wrong is ours to judge, not a reason for the parser to stop
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it then closes our stdin
     _preload()
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")

@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset, config, dcmread
+from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
 from medpipe.dicom.classes import is_own_output
 from medpipe.errors import ReasonCode, Refused
 from medpipe.identity import digest
-
-# what a file from outside gets wrong is ours to judge, not a reason for the parser to stop or to warn
-config.settings.reading_validation_mode = config.IGNORE
 
 TagValue = str | int | float | list[str | int | float]
 
