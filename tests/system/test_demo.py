@@ -11,8 +11,8 @@ from pathlib import Path
 import local_process
 import psutil
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+
+from medpipe.samples import write_study
 
 DEMO = Path(local_process.__file__).with_name("demo.py")
 
@@ -60,16 +60,8 @@ def test_the_sample_comes_back_into_the_pacs(start_demo):
 
 @pytest.fixture
 def photograph(tmp_path):
-    """A DICOM file that is quickly made; nobody waits for its result."""
-    header = Dataset()
-    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.77.1.5.1", "2.25.1"
-    header.StudyInstanceUID, header.SeriesInstanceUID, header.Modality = "2.25.2", "2.25.3", "OP"
-    header.PatientID = "7"
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    path = tmp_path / "photograph.dcm"
-    header.save_as(path, enforce_file_format=True)
-    return path
+    """A small study that is quickly made and sent; nobody waits for its result."""
+    return write_study("fundus", tmp_path / "sample", seed=2, width=320, height=256).files[0]
 
 
 def test_nothing_is_left_when_it_is_interrupted(start_demo, photograph):
