@@ -22,7 +22,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from medpipe.config import Config
-from medpipe.errors import IntegrityError, StorageError
+from medpipe.errors import ConfigError, IntegrityError, StorageError
 from medpipe.pacs import add_commitment_context, parse_commitment_report
 from workers.commitments import keep_report
 from workers.presentation import STORAGE_CLASSES, TRANSFER_SYNTAXES
@@ -42,6 +42,10 @@ _LARGEST_PDU = 1 << 17
 
 def run_listener(config: Config, stop: threading.Event | None = None) -> None:
     """Listens until SIGTERM, SIGINT or `stop`. Prints `listening HOST PORT` once it can be reached."""
+    if config.listener.processes > 1:
+        raise ConfigError(
+            f"listener.processes: this version listens with one process (given: {config.listener.processes})"
+        )
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
