@@ -29,9 +29,9 @@ def config_show() -> None:
 
     from medpipe.config import masked
 
-    path = invocation.config_path()
+    path, settings = invocation.config_path(), invocation.config()
     typer.echo(f"# {path if path is not None else 'no file found: all defaults'}")
-    typer.echo(tomli_w.dumps(_without_none(masked(invocation.config()))), nl=False)
+    typer.echo(tomli_w.dumps(_without_none(masked(settings))), nl=False)
 
 
 def _without_none(value: object) -> dict[str, object]:

@@ -1,0 +1,121 @@
+"""`medpipe process` as a user types it: files in, results out, one line or one JSON object per input, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from medpipe.cli.app import run
+from medpipe.samples import write_study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_study("fundus", tmp_path / "sample", seed=1, width=320, height=256).files[0].parent
+
+
+def reports(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_folder_gives_seg_and_sr(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(["process", str(study), "--bundle", "phantom-2d", "--out", str(out), "--json"]) == 0
+    (report,) = reports(capsys)
+    assert set(report) == {"input", "state", "reason", "bundle", "study", "outputs", "lesions", "seconds"}
+    assert report["state"] == "done" and report["input"] == str(study)
+    names = sorted(path.name.split(".phantom-2d.")[1] for path in out.rglob("*.*") if path.is_file())
+    assert names == ["seg.dcm", "sr.dcm"]
+
+
+def test_preview_probabilities_and_other_formats(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = ["--format", "png", "--preview", "--probabilities", "--json"]
+    assert run(["process", str(study), "--bundle", "phantom-2d", "--out", str(out), *options]) == 0
+    (report,) = reports(capsys)
+    outputs = {Path(path).name.split(".phantom-2d.")[1]: Path(path) for path in report["outputs"]}  # type: ignore[union-attr]
+    assert set(outputs) == {"png", "npz", "preview.png"}
+    with np.load(outputs["npz"]) as arrays:
+        assert arrays["probability"].shape == (1, 1, 256, 320) and arrays["probability"].dtype == np.float16
+        assert list(arrays["classes"]) == ["SPOT"]
+    mask = np.array(PillowImage.open(outputs["png"]))
+    assert mask.shape == (256, 320) and set(np.unique(mask)) <= {0, 1}
+
+
+def test_a_camera_picture_gives_a_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = np.zeros((80, 120, 3), np.uint8)
+    picture[20:40, 30:60] = 255
+    PillowImage.fromarray(picture).save(tmp_path / "photo.png")
+    command = [
+        "process",
+        str(tmp_path / "photo.png"),
+        "--bundle",
+        "phantom-2d",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert run(command) == 0
+    mask = np.array(PillowImage.open(tmp_path / "out" / "photo.phantom-2d.png"))
+    assert mask[30, 45] == 1 and mask[60, 90] == 0
+    assert "1 SPOT" in capsys.readouterr().out
+
+
+def test_what_is_refused_says_why_and_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.dcm").write_bytes(b"no DICOM at all")
+    assert run(["process", str(tmp_path / "broken.dcm"), "--out", str(tmp_path / "out"), "--json"]) == 3
+    (report,) = reports(capsys)
+    assert report["state"] == "quarantined" and str(report["reason"]).split(":")[0] in (
+        "NOT_DICOM",
+        "UNREADABLE",
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (["process", "/no/such/file", "--out", "OUT"], 2, "no such file or folder"),
+        (["process", "FILE", "--out", "OUT", "--bundle", "nope"], 1, "no bundle 'nope'; known: "),
+        (["process", "FILE", "--out", "OUT", "--format", "gif"], 2, "--format 'gif'"),
+        (["--config", "/no/medpipe.toml", "config", "show"], 2, "/no/medpipe.toml: cannot be read"),
+        (["sample", "dragon", "--out", "OUT"], 2, "dragon"),
+        (["procses"], 2, "No such command"),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code(
+    command: list[str], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file.dcm").touch()
+    names = {"OUT": str(tmp_path / "out"), "FILE": str(tmp_path / "file.dcm")}
+    assert run([names.get(word, word) for word in command]) == code
+    shown = capsys.readouterr()
+    assert said in shown.err and "Traceback" not in shown.err and shown.out == ""
+
+
+def test_a_database_that_is_away_is_a_peer_that_cannot_be_reached(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.toml").write_text(
+        f'[site]\nroot = "{tmp_path}/root"\ndatabase = "postgresql+psycopg://nobody@127.0.0.1:9/none"\n'
+    )
+    assert run(["--config", str(tmp_path / "m.toml"), "status"]) == 4
+    assert capsys.readouterr().err.startswith("error: DATABASE: ")
+
+
+def test_a_site_without_tables_is_told_to_make_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.toml").write_text(f'[site]\nroot = "{tmp_path}/root"\n')
+    assert run(["--config", str(tmp_path / "m.toml"), "status"]) == 1
+    assert "run `medpipe init`" in capsys.readouterr().err
+    assert run(["--config", str(tmp_path / "m.toml"), "init"]) == 0
+    assert run(["--config", str(tmp_path / "m.toml"), "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.split("\n", 1)[1]) == []
