@@ -70,7 +70,7 @@ def test_nothing_is_left_when_it_is_interrupted(start_demo, photograph):
     processes = started_by(demo)
     assert len(processes) >= 3
     demo.send_signal(signal.SIGINT)
-    assert demo.wait(60) == 130
+    assert demo.wait(60) == 130, output.read_text()
     assert alive(processes) == []
     assert not Path(f"{DEMO.parent.parent}/.demo/run-{demo.pid}").exists()
 
