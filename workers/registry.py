@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row
 
 from medpipe.errors import IntegrityError, NotFound
-from medpipe.identity import digest, set_digest
+from medpipe.identity import digest, safe_name, set_digest
 from workers import tables
 from workers.database import is_sqlite, migrate, open_engine, reading, writing
 from workers.spool import Sidecar
@@ -95,6 +95,12 @@ class Registry:
         return new
 
     def _register(self, connection: Connection, sidecar: Sidecar) -> int:
+        odd = [uid for uid in (sidecar.study_uid, sidecar.series_uid) if uid is not None and not _fits(uid)]
+        if odd:  # a foreign value that no column holds must not stop the instances beside it
+            reason = sidecar.unreadable or "StudyInstanceUID or SeriesInstanceUID is not a UID"
+            sidecar = replace(sidecar, study_uid=None, series_uid=None, unreadable=reason)
+        if not _fits(sidecar.sop_instance_uid):
+            sidecar = replace(sidecar, sop_instance_uid=safe_name(sidecar.sop_instance_uid))
         row = {
             "sop_instance_uid": sidecar.sop_instance_uid,
             "digest": sidecar.digest,
@@ -196,7 +202,11 @@ class Registry:
             table = tables.study
             done = connection.execute(
                 sa.update(table)
-                .where(table.c.study_uid == study.study_uid, table.c.settled < study.generation)
+                .where(
+                    table.c.study_uid == study.study_uid,
+                    table.c.settled < study.generation,
+                    table.c.retrieval.is_(None),  # a reprocess may have begun while the study was read
+                )
                 .values(settled=study.generation, reason=reason)
             )
             if not done.rowcount:
@@ -350,6 +360,11 @@ class Registry:
                     return False
                 before = row.chain
         return True
+
+
+def _fits(uid: str) -> bool:
+    """Whether a UID's text can stand in a column of either database (PS3.5 section 9.1 allows 64 characters)."""
+    return len(uid) <= 64 and uid.isascii() and uid.isprintable()
 
 
 def insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from pathlib import Path
 from medpipe.errors import IntegrityError
 from medpipe.identity import digest
 from workers.durable import sync_file, sync_folder, write_json
+
+log = logging.getLogger(__name__)
 
 _PREAMBLE = 128
 _BLOCK = 1 << 20
@@ -127,14 +130,22 @@ class Spool:
 
     def arrivals(self, limit: int = 1000) -> list[Sidecar]:
         """Instances that the registry does not know yet, oldest first; at most `limit`."""
+        names: list[tuple[float, str]] = []
         with os.scandir(self._arrivals) as entries:
-            names = sorted(
-                (entry.stat().st_mtime, entry.name) for entry in entries if entry.name.endswith(".json")
-            )
+            for entry in entries:
+                if entry.name.endswith(".json"):
+                    with contextlib.suppress(FileNotFoundError):  # another steward was quicker
+                        names.append((entry.stat().st_mtime, entry.name))
         found: list[Sidecar] = []
-        for _, name in names[:limit]:
-            with contextlib.suppress(FileNotFoundError):  # another steward was quicker
+        for _, name in sorted(names):
+            if len(found) >= limit:
+                break
+            try:
                 found.append(read_sidecar(self._arrivals / name))
+            except FileNotFoundError:
+                continue
+            except IntegrityError as error:  # it stays where it is; its neighbours do not wait for it
+                log.error("%s", error)
         return found
 
     def registered(self, sidecar: Sidecar) -> None:
