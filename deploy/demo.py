@@ -355,7 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--timeout", type=float, default=480, help="seconds to wait for the result")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background had SIGINT ignored
+        signal.signal(number, interrupt)
     try:
         return run(given.sample, given.once, given.timeout)
     except KeyboardInterrupt:
