@@ -83,7 +83,14 @@ def prepare(image: Image, bundle: Bundle) -> Prepared:
     Raises Refused(NOT_FOR_BUNDLE or FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """
     check_meant_for(image, bundle)
-    spec = bundle.input
+    return to_working_grid(image, bundle.input)
+
+
+def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
+    """The same for an image that is known to be meant: what training and inference share, so both see one picture.
+
+    Raises Refused where a field of view is looked for and there is none.
+    """
     way = WayBack(image.grid.shape, working=image.grid.shape)
     if spec.orientation == "LPS":
         axes, flipped = closest_canonical(image.grid.affine)

@@ -17,12 +17,13 @@ from medpipe.errors import ConfigError
 from medpipe.inference import Backend, load_backend, predict
 from medpipe.training.experiment import read_folds
 from medpipe.training.metrics import PooledScores
-from medpipe.training.pictures import read_masks, read_photograph
-from medpipe.types import Grid, Image, Prediction, SourceFrame
+from medpipe.training.sources import open_source
+from medpipe.types import Prediction
 
 FOUND = 0.2
 """A lesion of the truth is found when at least this part of its pixels is marked."""
-_EIGHT = np.ones((3, 3), np.int8)
+NEIGHBOURS = np.ones((3, 3, 3), np.int8)
+"""Lesions are connected by faces, edges and corners: 8 neighbours in a picture, 26 in a volume."""
 
 
 @dataclass(eq=False)
@@ -30,7 +31,7 @@ class ClassScores:
     """One class over all pictures, at native resolution.
 
     `pooled` counts pixels by probability, before the CRF and smallest sizes; Dice, IoU and lesions are of the mask
-    that the bundle gives in the end. A lesion is an 8-connected component.
+    that the bundle gives in the end.
     """
 
     class_id: str
@@ -47,7 +48,7 @@ class ClassScores:
     def add(
         self, mask: NDArray[np.bool_], truth: NDArray[np.bool_], probability: NDArray[np.float16] | None
     ) -> None:
-        """Adds one picture: arrays (J, I)."""
+        """Adds one picture: arrays (K, J, I)."""
         if probability is not None:
             self.pooled.add(probability, truth)
         hits, marked, true = int((mask & truth).sum()), int(mask.sum()), int(truth.sum())
@@ -111,7 +112,7 @@ class EvaluationReport:
 def evaluate_bundle(
     bundle: str | Path, *, data: Path, folds: Path, fold: int = 0, settings: Config | None = None
 ) -> EvaluationReport:
-    """Measures a bundle (id or folder) on the pictures of one fold of `data` (`images/`, `masks/`).
+    """Measures a bundle (id or folder) on the pictures of one fold of `data`.
 
     `settings` say where bundles are found and on what device to compute. Raises ConfigError, BundleError.
     """
@@ -136,45 +137,29 @@ def measure(bundle: Bundle, backend: Backend, data: Path, names: Sequence[str]) 
     scores = tuple(ClassScores(class_id) for class_id in bundle.class_ids)
     for prediction, truth in predictions(bundle, backend, data, names):
         for c, score in enumerate(scores):
-            probability = None if prediction.probability is None else prediction.probability[c, 0]
-            score.add(prediction.mask[c, 0], truth[c], probability)
+            probability = None if prediction.probability is None else prediction.probability[c]
+            score.add(prediction.mask[c], truth[c], probability)
     return EvaluationReport(f"{bundle.id} {bundle.version}", tuple(names), scores)
 
 
 def predictions(
     bundle: Bundle, backend: Backend, data: Path, names: Sequence[str]
 ) -> Iterator[tuple[Prediction, NDArray[np.bool_]]]:
-    """What the bundle says of each picture, and the truth (classes, J, I); arrays live until the next one."""
+    """What the bundle says of each picture, and the truth (classes, K, J, I); arrays live until the next one."""
+    source = open_source(data, bundle.input)
     for name in names:
-        image = photograph_as_image(read_photograph(data, name), name)
-        truth = read_masks(data, name, len(bundle.classes))
+        image, truth = source.image(name), source.truth(name, len(bundle.classes))
         with tempfile.TemporaryDirectory(prefix="medpipe-evaluate-") as scratch:
             yield predict(image, bundle, backend, Path(scratch), keep_probability=True), truth
 
 
-def photograph_as_image(rgb: NDArray[np.uint8], name: str) -> Image:
-    """A colour photograph (3, J, I) as the Image that reading it from DICOM would give, without an instance."""
-    array = rgb[:, None]
-    return Image(
-        array=array,
-        grid=Grid(array.shape[1:], np.eye(4), spatial=False),
-        sources=(SourceFrame("", "", None, Path()),),
-        study_uid="",
-        series_uid="",
-        name=name,
-        modality="OP",
-        photometric="RGB",
-        calibrated=False,
-    )
-
-
 def count_lesions(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """(true lesions found, true lesions, marked lesions that touch no truth) of one picture (J, I)."""
-    real, lesions = ndimage.label(truth, _EIGHT)
+    """(true lesions found, true lesions, marked lesions that touch no truth) of one image (K, J, I)."""
+    real, lesions = ndimage.label(truth, NEIGHBOURS)
     covered = np.bincount(real[mask], minlength=lesions + 1)[1:]
     sizes = np.bincount(real.ravel(), minlength=lesions + 1)[1:]
     found = int((covered >= np.maximum(1, FOUND * sizes)).sum())
-    marked, count = ndimage.label(mask, _EIGHT)
+    marked, count = ndimage.label(mask, NEIGHBOURS)
     touching = np.unique(marked[truth & mask])
     return found, int(lesions), int(count - len(touching))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medpipe.bundle.description import HyperValue
+from medpipe.bundle.description import HyperValue, InputSpec
 from medpipe.errors import ConfigError
 
 EXPERIMENT = "experiment.toml"
@@ -16,6 +16,7 @@ FOLDS = "folds.toml"
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1)]
 DrawnSeed = Annotated[int, Field(ge=1000)]
 
 
@@ -24,27 +25,27 @@ class Section(BaseModel):
 
 
 class Network(Section):
-    """A network of nets.registry; `in_channels` and `classes` come from the data."""
+    """A network of nets.registry; `in_channels` and `classes` come from input and data.
+
+    `weights` is a run's checkpoint or a bundle's model.safetensors to begin with, beside the experiment.
+    """
 
     name: str
+    weights: Path | None = None
     hyper: dict[str, HyperValue] = Field(default_factory=dict)
 
 
 class Data(Section):
-    """Fundus pictures with masks as bits: `images/<name>.jpg`, `masks/<name>.png` (bit n is class n).
+    """A folder that medpipe.training.sources reads, and how its images are parted.
 
-    `folds` is a TOML file beside the experiment; the pictures of `held_out` are in no training step. The pictures
-    of `thresholds` are in none either: thresholds are chosen on them, so that fold `held_out` stays unseen.
-    `working_side` is the field of view's longer side in pixels as the network sees it.
+    `folds` is a TOML file beside the experiment; the images of `held_out` are in no training step. The images of
+    `thresholds` are in none either: thresholds are chosen on them, so that fold `held_out` stays unseen.
     """
 
     classes: tuple[str, ...] = Field(min_length=1, max_length=8)
     folds: Path
     held_out: int = Field(default=0, ge=0)
     thresholds: tuple[str, ...] = ()
-    working_side: int = Field(ge=64, le=8192)
-    mean: tuple[float, float, float]
-    std: tuple[Positive, Positive, Positive]
 
 
 class Drawn(Section):
@@ -60,16 +61,33 @@ class Drawn(Section):
 
 
 class Patches(Section):
-    """Square patches: mostly around a lesion of a random class, at a random place in the patch; some background."""
+    """Patches: mostly around a lesion of a random class, at a random place in the patch; some background.
 
-    size: int = Field(default=384, ge=32)
+    `size` is one side of a square picture, or (k, j, i) of a volume. `rotation` in degrees and `elastic` in working
+    pixels are the largest angle and the standard deviation of the displacement; `flips` are axes of (k, j, i).
+    """
+
+    size: Annotated[int, Field(ge=32)] | tuple[Side, Side, Side] = 384
     batch: int = Field(default=4, ge=1)
     background: Share = 1 / 6
     zoom: tuple[Positive, Positive] = (0.75, 1.3)
+    flips: tuple[Literal[0, 1, 2], ...] = (2,)
+    quarter_turns: bool = True
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    elastic: float = Field(default=0.0, ge=0)
     gain: tuple[Positive, Positive] = (0.75, 1.3)
     channel_gain: tuple[Positive, Positive] = (0.85, 1.18)
     gamma: tuple[Positive, Positive] = (0.8, 1.25)
+    shift: float = Field(default=0.1, ge=0)
     blur: Share = 0.2
+    noise: Share = 0.0
+    jpeg: Share = 0.0
+
+    def shape(self, *, flat: bool) -> tuple[int, int, int]:
+        """Sizes along (k, j, i); one number is the side of a square, or of a cube."""
+        if isinstance(self.size, int):
+            return (1 if flat else self.size, self.size, self.size)
+        return self.size
 
 
 class Loss(Section):
@@ -112,13 +130,14 @@ class Experiment(Section):
     seed: int = Field(default=0, ge=0)
     network: Network
     data: Data
+    input: InputSpec
     drawn: Drawn | None = None
     patches: Patches = Patches()
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     budget: Budget
     bundle: dict[str, Any] = Field(default_factory=dict)
-    """What bundle.toml says besides network, working size, thresholds, sizes; checked when it is written."""
+    """What bundle.toml says besides network, input, thresholds, sizes; checked when it is written."""
 
 
 class Split(Section):
@@ -141,8 +160,11 @@ def load_experiment(path: Path) -> Experiment:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from error
-    folds = path.parent / experiment.data.folds
-    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"folds": folds})})
+    data = experiment.data.model_copy(update={"folds": path.parent / experiment.data.folds})
+    network = experiment.network
+    if network.weights is not None:
+        network = network.model_copy(update={"weights": path.parent / network.weights})
+    return experiment.model_copy(update={"data": data, "network": network})
 
 
 def load_run(run: Path) -> Experiment:

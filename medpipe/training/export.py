@@ -19,14 +19,13 @@ from medpipe.bundle.folder import DESCRIPTION, WEIGHTS
 from medpipe.errors import ConfigError
 from medpipe.inference import Backend, load_backend
 from medpipe.training.card import write_card
-from medpipe.training.evaluation import measure, predictions
+from medpipe.training.evaluation import NEIGHBOURS, measure, predictions
 from medpipe.training.experiment import Experiment, load_run, split
 from medpipe.training.metrics import PooledScores
 from medpipe.training.state import CHECKPOINT, build_network
 
 SIZES = (1, 8, 16, 24, 32, 48, 64, 96, 128)
 """Smallest sizes to choose from, in pixels of the original picture."""
-_EIGHT = np.ones((3, 3), np.int8)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def choose(bundle: Bundle, backend: Backend, data: Path, names: Sequence[str]) -
     kept: list[tuple[NDArray[np.float16], NDArray[np.bool_]]] = []
     for prediction, truth in predictions(bundle, backend, data, names):
         assert prediction.probability is not None
-        probability = np.array(prediction.probability[:, 0])
+        probability = np.array(prediction.probability)
         kept.append((probability, truth))
         for c in range(count):
             pooled[c].add(probability[c], truth[c])
@@ -81,10 +80,10 @@ def choose(bundle: Bundle, backend: Backend, data: Path, names: Sequence[str]) -
 
 def _tally(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.int64]:
     """For each of SIZES: marked lesions, those that touch the truth, true lesions, those that are touched."""
-    marked, count = ndimage.label(mask, _EIGHT)
+    marked, count = ndimage.label(mask, NEIGHBOURS)
     sizes = np.bincount(marked.ravel(), minlength=count + 1)
     sizes[0] = 0
-    real, lesions = ndimage.label(truth, _EIGHT)
+    real, lesions = ndimage.label(truth, NEIGHBOURS)
     both = mask & truth
     pairs = np.unique(np.stack([marked[both], real[both]]), axis=1)
     rows = []
@@ -137,15 +136,7 @@ def _write_description(experiment: Experiment, folder: Path, choices: Mapping[st
         "version": given.get("version", "0.0.0"),
         "title": given.get("title", experiment.name),
         "network": {"name": experiment.network.name, "hyper": dict(experiment.network.hyper)},
-        "input": {
-            **given.get("input", {}),
-            "channels": 3,
-            "spatial_dims": 2,
-            "working_size": [data.working_side, data.working_side],
-            "scale": "fit",
-            "field": "fundus",
-            "normalise": {"kind": "mean-std", "mean": list(data.mean), "std": list(data.std)},
-        },
+        "input": experiment.input.model_dump(exclude_none=True, exclude_defaults=True),
         "classes": [
             {**row, "threshold": choices[class_id].threshold, "smallest": choices[class_id].smallest}
             for class_id, row in classes.items()

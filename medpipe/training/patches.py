@@ -8,16 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from medpipe.bundle import InputSpec
+from medpipe.training.cases import TrainingCase, normalisation, unit_values
+from medpipe.training.deform import deformed, is_rigid
 from medpipe.training.experiment import Patches
-from medpipe.training.pictures import TrainingPicture
+from medpipe.training.intensity import vary_colour, vary_scores
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """`image` float32 (N, 3, P, P) normalised; `target` (N, classes, P, P) in 0..1; `valid` (N, 1, P, P) 0 or 1."""
+    """`image` float32 (N, channels, *P) normalised; `target` (N, classes, *P) in 0..1; `valid` (N, 1, *P) 0 or 1.
+
+    P is (j, i) for a 2-D network and (k, j, i) for a 3-D one.
+    """
 
     image: Tensor
     target: Tensor
@@ -25,28 +32,28 @@ class Batch:
 
 
 class PatchSampler:
-    """Cuts batches from pictures, a share of them from drawn ones.
+    """Cuts batches from training cases, a share of them from drawn ones.
 
     A batch depends on nothing but the seed and the step, so a resumed run sees what an unbroken one would have.
     """
 
     def __init__(
         self,
-        pictures: Sequence[TrainingPicture],
+        cases: Sequence[TrainingCase],
         spec: Patches,
+        given: InputSpec,
         *,
         seed: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        drawn: Sequence[TrainingPicture] = (),
+        drawn: Sequence[TrainingCase] = (),
         drawn_share: float = 0.0,
     ) -> None:
-        if not pictures:
+        if not cases:
             raise ValueError("there are no pictures to train on")
-        self.spec, self.seed = spec, seed
-        self._mean = torch.tensor(mean).view(-1, 1, 1)
-        self._std = torch.tensor(std).view(-1, 1, 1)
-        self._real, self._drawn = _Pool(pictures), _Pool(drawn) if drawn else None
+        self.spec, self.seed, self._channels = spec, seed, given.channels
+        self._flat = given.spatial_dims == 2
+        mean, std = normalisation(given)
+        self._mean, self._std = torch.from_numpy(mean), torch.from_numpy(std)
+        self._real, self._drawn = _Pool(cases), _Pool(drawn) if drawn else None
         self._drawn_share = drawn_share
 
     def batch(self, step: int) -> Batch:
@@ -56,76 +63,92 @@ class PatchSampler:
         return Batch(image, target, valid)
 
     def patch(self, step: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(3, P, P), (classes, P, P), (1, P, P): one of a batch."""
+        """(channels, *P), (classes, *P), (1, *P): one of a batch."""
         rng = np.random.default_rng((self.seed, step, index))
         pool = self._real
         if self._drawn is not None and rng.random() < self._drawn_share:
             pool = self._drawn
-        side = max(8, round(self.spec.size * float(rng.uniform(*self.spec.zoom))))
-        picture, j, i = pool.place(rng, side, self.spec.background)
-        stacked = _cut(picture, j, i, side, self.spec.size)
-        if rng.random() < 0.5:
-            stacked = stacked.flip(2)
-        stacked = torch.rot90(stacked, int(rng.integers(4)), (1, 2))
-        image = _vary(stacked[:3], rng, self.spec)
-        target, valid = stacked[3:-1].clamp(0, 1), (stacked[-1:] > 0.5).float()
-        return (image - self._mean) / self._std, target, valid
+        size = self.spec.shape(flat=self._flat)
+        zoom = float(rng.uniform(*self.spec.zoom))
+        side = np.array(
+            [1 if self._flat and axis == 0 else max(8, round(n * zoom)) for axis, n in enumerate(size)]
+        )
+        case, corner = pool.place(rng, side, self.spec.background)
+        if is_rigid(self.spec):
+            stacked = _cut(case, corner, side, size)
+        else:
+            stacked = deformed(case, corner + (side - 1) / 2, zoom, size, rng, self.spec)
+        stacked = _turn(stacked, rng, self.spec, flat=self._flat)
+        image, target, valid = (
+            stacked[: self._channels],
+            stacked[self._channels : -1].clamp(0, 1),
+            stacked[-1:],
+        )
+        if case.image.dtype == np.uint8:
+            image = (vary_colour(image, rng, self.spec) - self._mean) / self._std
+        else:
+            image = vary_scores(image, rng, self.spec)
+        valid = (valid > 0.5).float()
+        parts = (image, target, valid)
+        return (parts[0][:, 0], parts[1][:, 0], parts[2][:, 0]) if self._flat else parts
 
 
 class _Pool:
-    """Pictures, and which of them have a class."""
+    """Cases, and which of them have a class."""
 
-    def __init__(self, pictures: Sequence[TrainingPicture]) -> None:
-        self.pictures = list(pictures)
-        classes = range(len(pictures[0].places))
-        self.having = {c: [p for p in pictures if len(p.places[c])] for c in classes}
+    def __init__(self, cases: Sequence[TrainingCase]) -> None:
+        self.cases = list(cases)
+        classes = range(len(cases[0].places))
+        self.having = {c: [case for case in cases if len(case.places[c])] for c in classes}
         self.classes = [c for c in classes if self.having[c]]
 
-    def place(self, rng: Generator, side: int, background: float) -> tuple[TrainingPicture, int, int]:
-        """A picture and the patch's first row and column.
+    def place(
+        self, rng: Generator, side: NDArray[np.int64], background: float
+    ) -> tuple[TrainingCase, NDArray[np.int64]]:
+        """A case and the patch's first voxel (k, j, i).
 
-        The class is drawn first, then a picture that has it: a class that few pictures have is not rare here.
+        The class is drawn first, then a case that has it: a class that few pictures have is not rare here.
         """
         if not self.classes or rng.random() < background:
-            picture = self.pictures[rng.integers(len(self.pictures))]
-            j, i = (int(rng.integers(max(1, n - side + 1))) for n in picture.inside.shape)
-            return picture, j, i
+            case = self.cases[rng.integers(len(self.cases))]
+            free = np.maximum(1, np.array(case.shape) - side + 1)
+            return case, np.array([int(rng.integers(n)) for n in free])
         chosen = self.classes[rng.integers(len(self.classes))]
         candidates = self.having[chosen]
-        picture = candidates[rng.integers(len(candidates))]
-        places = picture.places[chosen]
-        corner = places[rng.integers(len(places))] - rng.uniform(0.1, 0.9, size=2) * side
-        j, i = (
-            int(min(max(c, 0), max(0, n - side))) for c, n in zip(corner, picture.inside.shape, strict=True)
-        )
-        return picture, j, i
+        case = candidates[rng.integers(len(candidates))]
+        places = case.places[chosen]
+        corner = places[rng.integers(len(places))] - rng.uniform(0.1, 0.9, size=3) * side
+        return case, np.clip(corner.astype(np.int64), 0, np.maximum(0, np.array(case.shape) - side))
 
 
-def _cut(picture: TrainingPicture, j: int, i: int, side: int, size: int) -> Tensor:
-    """Image, masks and field of a square, resampled to `size`: float32 (3 + classes + 1, size, size) in 0..1."""
-    window = (slice(None), slice(j, j + side), slice(i, i + side))
-    field = np.asarray(picture.inside[None][window], dtype=np.uint8) * 255
-    stacked = np.concatenate([picture.image[window], picture.masks[window], field])
-    short = (side - stacked.shape[1], side - stacked.shape[2])
-    if any(short):  # a picture smaller than the patch: beyond its border nothing is valid
-        stacked = np.pad(stacked, ((0, 0), (0, short[0]), (0, short[1])))
-    values = torch.from_numpy(stacked).float()[None] / 255
-    if side == size:
-        return values[0]
-    return functional.interpolate(
-        values, size=(size, size), mode="bilinear", align_corners=False, antialias=side > size
-    )[0]
+def _cut(
+    case: TrainingCase, corner: NDArray[np.int64], side: NDArray[np.int64], size: tuple[int, int, int]
+) -> Tensor:
+    """Image, masks and field of a box, resampled to `size`: float32 (channels + classes + 1, *size)."""
+    box = (slice(None), *(slice(int(a), int(a + n)) for a, n in zip(corner, side, strict=True)))
+    parts = [case.image[box], case.masks[box], np.asarray(case.inside[None][box], np.uint8) * 255]
+    values = torch.cat([unit_values(part) for part in parts])
+    short = [int(n - have) for n, have in zip(side, values.shape[1:], strict=True)]
+    if any(short):  # a case smaller than the patch: beyond its border nothing is valid
+        values = functional.pad(values, (0, short[2], 0, short[1], 0, short[0]))
+    if tuple(side) == size:
+        return values
+    if size[0] == 1:
+        return functional.interpolate(
+            values.transpose(0, 1),
+            size=size[1:],
+            mode="bilinear",
+            align_corners=False,
+            antialias=bool(side[1] > size[1]),
+        ).transpose(0, 1)
+    return functional.interpolate(values[None], size=size, mode="trilinear", align_corners=False)[0]
 
 
-def _vary(image: Tensor, rng: Generator, spec: Patches) -> Tensor:
-    """Light, colour of the light, gamma, and sometimes a slight blur, of values in 0..1."""
-    gains = rng.uniform(*spec.gain) * rng.uniform(*spec.channel_gain, size=3)
-    image = (image * torch.from_numpy(gains.astype(np.float32)).view(3, 1, 1)).clamp(1e-4, 1)
-    image = image ** float(rng.uniform(*spec.gamma))
-    if rng.random() < spec.blur:
-        edge = float(rng.uniform(0.075, 0.25))
-        taps = torch.tensor([edge, 1 - 2 * edge, edge])
-        padded = functional.pad(image[:, None], (1, 1, 1, 1), mode="replicate")
-        rows = functional.conv2d(padded, taps.view(1, 1, 3, 1))
-        image = functional.conv2d(rows, taps.view(1, 1, 1, 3))[:, 0]
-    return image
+def _turn(stacked: Tensor, rng: Generator, spec: Patches, *, flat: bool) -> Tensor:
+    """Flips along the axes that may be flipped, and quarter turns of square pictures."""
+    for axis in spec.flips:
+        if rng.random() < 0.5:
+            stacked = stacked.flip(axis + 1)
+    if flat and spec.quarter_turns:
+        stacked = torch.rot90(stacked, int(rng.integers(4)), (2, 3))
+    return stacked

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from medpipe.errors import ConfigError
@@ -81,7 +83,7 @@ def build_network(experiment: Experiment) -> nn.Module:
         try:
             return registry.build(
                 experiment.network.name,
-                in_channels=3,
+                in_channels=experiment.input.channels,
                 classes=len(experiment.data.classes),
                 **experiment.network.hyper,
             )
@@ -92,7 +94,10 @@ def build_network(experiment: Experiment) -> nn.Module:
 def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     """A run before its first step."""
     network = build_network(experiment).to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if experiment.network.weights is not None:
+        begin_with(network, experiment.network.weights)
+    if experiment.input.spatial_dims == 2:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     spec = experiment.optimiser
     return TrainingState(
         network=network.train(),
@@ -100,6 +105,21 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
         optimiser=torch.optim.AdamW(network.parameters(), lr=spec.rate, weight_decay=spec.weight_decay),
         scaler=torch.amp.GradScaler(device.type, enabled=device.type == "cuda"),
     )
+
+
+def begin_with(network: nn.Module, path: Path) -> None:
+    """Loads weights to begin with: a run's checkpoint (its averaged network) or a safetensors file.
+
+    Raises ConfigError where they are not of this network.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            weights: dict[str, Any] = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)["average"]
+        network.load_state_dict(weights)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"network.weights: {path} does not fit this network: {error}") from error
 
 
 def learning_rate(spec: Optimiser, step: int, done: float) -> float:

@@ -13,14 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from medpipe.errors import ConfigError
+from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisation, unit_values
 from medpipe.training.drawn import draw_pictures
 from medpipe.training.experiment import EXPERIMENT, FOLDS, Experiment, load_experiment, split
 from medpipe.training.metrics import PooledScores
 from medpipe.training.patches import Batch, PatchSampler
-from medpipe.training.pictures import PRESENT, TrainingPicture, load_pictures
+from medpipe.training.sources import open_source
 from medpipe.training.state import CHECKPOINT, TrainingState, learning_rate, new_state
 from nets.losses import FocalDice
 
@@ -63,11 +68,13 @@ def train(
 ) -> TrainingReport:
     """Trains as the TOML file says and writes `<out>/<name>/`; a run that was stopped goes on where it was.
 
-    `data` holds `images/` and `masks/`. `max_minutes` replaces the experiment's budget of minutes; it counts over
-    resumes. Raises ConfigError for what cannot be trained.
+    `data` is a folder that medpipe.training.sources knows. `max_minutes` replaces the experiment's budget of minutes;
+    it counts over resumes. Raises ConfigError for what cannot be trained.
     """
     if data is None:
-        raise ConfigError("training needs --data, the folder with images/ and masks/")
+        raise ConfigError(
+            "training needs --data, the folder with images/ and masks/ (or imagesTr/ and labelsTr/)"
+        )
     spec = load_experiment(experiment)
     if max_minutes is not None:
         spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"minutes": max_minutes})})
@@ -104,6 +111,7 @@ class Trainer:
 
     def __init__(self, spec: Experiment, data: Path, run: Path, device: torch.device) -> None:
         self.spec, self.folder, self.device = spec, run, device
+        self._flat = spec.input.spatial_dims == 2
         parts = split(spec.data)
         self.training = self._load(data, parts.training)
         self.measured = {
@@ -114,10 +122,9 @@ class Trainer:
         self.sampler = PatchSampler(
             self.training,
             spec.patches,
+            spec.input,
             seed=spec.seed,
-            mean=spec.data.mean,
-            std=spec.data.std,
-            drawn=draw_pictures(drawn, spec.data, run / CACHE) if drawn else (),
+            drawn=draw_pictures(drawn, spec.data.classes, spec.input, run / CACHE) if drawn else (),
             drawn_share=drawn.share if drawn else 0.0,
         )
         self.loss = FocalDice(spec.loss.focal_weight, spec.loss.gamma, spec.loss.alpha)
@@ -170,7 +177,7 @@ class Trainer:
         rate = learning_rate(spec, state.steps, done)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        image = batch.image.to(self.device, memory_format=torch.channels_last)
+        image = self._laid_out(batch.image)
         with autocast(self.device):
             logits = state.network(image)
         loss = self.loss(logits.float(), batch.target.to(self.device), batch.valid.to(self.device))
@@ -190,24 +197,43 @@ class Trainer:
     def validate(self) -> dict[str, dict[str, float | None]]:
         """AUPR per class of the averaged network at working size; of the held-out pictures only to be looked at."""
         scores: dict[str, dict[str, float | None]] = {}
-        for part, pictures in self.measured.items():
+        for part, cases in self.measured.items():
             pooled = [PooledScores() for _ in self.spec.data.classes]
-            for picture in pictures:
-                probability = self.probabilities(picture)
+            dices: list[list[float]] = [[] for _ in pooled]
+            for case in cases:
+                probability, inside = self.probabilities(case), np.asarray(case.inside)
                 for c, score in enumerate(pooled):
-                    score.add(probability[c][picture.inside], (picture.masks[c] >= PRESENT)[picture.inside])
+                    values, truth = probability[c][inside], (case.masks[c] >= PRESENT)[inside]
+                    score.add(values, truth)
+                    if truth.any():
+                        marked = values >= 0.5
+                        dices[c].append(2 * float((marked & truth).sum()) / float(marked.sum() + truth.sum()))
             scores[part] = dict(zip(self.spec.data.classes, (s.aupr for s in pooled), strict=True))
-            self._note("validate", part=part, aupr=scores[part])
+            mean_dice = {
+                c: round(_mean(d), 4) if d else None
+                for c, d in zip(self.spec.data.classes, dices, strict=True)
+            }
+            self._note("validate", part=part, aupr=scores[part], mean_dice=mean_dice)
         return scores
 
-    def probabilities(self, picture: TrainingPicture) -> Any:
-        """The averaged network's probabilities (classes, j, i) float32 of a whole picture at working size."""
-        data = self.spec.data
-        image = torch.from_numpy(picture.image[:].copy()).float()[None] / 255
-        image = (image - torch.tensor(data.mean).view(1, 3, 1, 1)) / torch.tensor(data.std).view(1, 3, 1, 1)
+    def probabilities(self, case: TrainingCase) -> NDArray[np.float32]:
+        """The averaged network's probabilities (classes, k, j, i) float32 of a whole case on its working grid."""
+        image = unit_values(case.image[:])
+        if case.image.dtype == np.uint8:
+            mean, std = normalisation(self.spec.input)
+            image = (image - torch.from_numpy(mean)) / torch.from_numpy(std)
+        fed = image.transpose(0, 1) if self._flat else image[None]
+        short = [-n % 32 for n in fed.shape[2:]]
+        padded = functional.pad(fed, [n for size in reversed(short) for n in (0, size)])
         with torch.inference_mode(), autocast(self.device):
-            logits = self.state.average(image.to(self.device, memory_format=torch.channels_last))
-        return torch.sigmoid(logits.float())[0].cpu().numpy()
+            logits = self.state.average(self._laid_out(padded))
+        kept = logits.float()[(..., *(slice(n) for n in fed.shape[2:]))]
+        probability = torch.sigmoid(kept).cpu()
+        return np.asarray((probability.transpose(0, 1) if self._flat else probability[0]).numpy())
+
+    def _laid_out(self, image: Tensor) -> Tensor:
+        layout = torch.channels_last if self._flat else torch.contiguous_format
+        return image.to(self.device, memory_format=layout)
 
     def _done(self) -> float:
         """The spent part of the budget, 1 at its end."""
@@ -219,15 +245,10 @@ class Trainer:
             parts.append(self.state.seconds / (60 * budget.minutes))
         return max(parts)
 
-    def _load(self, data: Path, names: Sequence[str]) -> list[TrainingPicture]:
-        spec = self.spec.data
-        return load_pictures(
-            data,
-            names,
-            classes=len(spec.classes),
-            working_side=spec.working_side,
-            cache=self.folder / CACHE,
-        )
+    def _load(self, data: Path, names: Sequence[str]) -> list[TrainingCase]:
+        source = open_source(data, self.spec.input)
+        classes = len(self.spec.data.classes)
+        return load_cases(source, names, self.spec.input, classes=classes, cache=self.folder / CACHE)
 
     def _batches(self, step: int) -> Generator[Batch, None, None]:
         """Batches from `step` on; beside a GPU they are cut ahead of time."""

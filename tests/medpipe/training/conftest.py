@@ -14,6 +14,16 @@ from PIL import Image as Pillow
 from medpipe.samples.fundus import draw_fundus
 
 CLASSES = ["MA", "HE", "EX", "SE"]
+FUNDUS: dict[str, object] = {
+    "modality": ["OP"],
+    "channels": 3,
+    "spatial_dims": 2,
+    "working_size": [320, 320],
+    "scale": "fit",
+    "field": "fundus",
+    "minimum_size": [128, 128],
+    "normalise": {"kind": "mean-std", "mean": [0.45, 0.25, 0.12], "std": [0.25, 0.15, 0.10]},
+}
 NAMES = [f"drawn_{n}" for n in range(5)]
 
 
@@ -66,17 +76,14 @@ def write_experiment(folder: Path, **sections: dict[str, object]) -> Path:
             "folds": "folds.toml",
             "held_out": 0,
             "thresholds": [NAMES[1]],
-            "working_side": 320,
-            "mean": [0.45, 0.25, 0.12],
-            "std": [0.25, 0.15, 0.10],
         },
+        "input": FUNDUS,
         "patches": {"size": 64, "batch": 2},
         "optimiser": {"warm_up_steps": 4},
         "budget": {"steps": 12},
         "bundle": {
             "version": "0.0.1",
             "title": "A tiny network",
-            "input": {"modality": ["OP"], "minimum_size": [128, 128]},
             "classes": rows,
             "window": {"patch": [128, 128], "overlap": 0.25},
             "provenance": {"data": "drawn", "licence": "Apache-2.0"},

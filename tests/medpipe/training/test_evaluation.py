@@ -6,35 +6,35 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medpipe.training.evaluation import FOUND, ClassScores, count_lesions, photograph_as_image
+from medpipe.training.evaluation import FOUND, ClassScores, count_lesions
 
 
 def blank() -> NDArray[np.bool_]:
-    return np.zeros((40, 40), np.bool_)
+    return np.zeros((1, 40, 40), np.bool_)
 
 
 def test_lesions_found_missed_and_false() -> None:
     truth, mask = blank(), blank()
-    truth[2:8, 2:8] = True  # found whole
-    truth[20:30, 20:30] = True  # barely touched: one pixel of a hundred
-    truth[35, 2] = True  # missed
-    mask[2:8, 2:8] = mask[20, 20] = True
-    mask[2:5, 30:35] = True  # false
+    truth[0, 2:8, 2:8] = True  # found whole
+    truth[0, 20:30, 20:30] = True  # barely touched: one pixel of a hundred
+    truth[0, 35, 2] = True  # missed
+    mask[0, 2:8, 2:8] = mask[0, 20, 20] = True
+    mask[0, 2:5, 30:35] = True  # false
     assert count_lesions(mask, truth) == (1, 3, 1)
 
 
 def test_a_lesion_counts_from_a_fifth_of_its_pixels_on() -> None:
     truth, mask = blank(), blank()
-    truth[0, :10] = True
-    mask[0, : int(10 * FOUND)] = True
+    truth[0, 0, :10] = True
+    mask[0, 0, : int(10 * FOUND)] = True
     assert count_lesions(mask, truth)[0] == 1
-    mask[0, int(10 * FOUND) - 1] = False
+    mask[0, 0, int(10 * FOUND) - 1] = False
     assert count_lesions(mask, truth)[0] == 0
 
 
 def test_diagonal_neighbours_are_one_lesion() -> None:
     truth = blank()
-    truth[1, 1] = truth[2, 2] = True
+    truth[0, 1, 1] = truth[0, 2, 2] = True
     assert count_lesions(truth, truth) == (1, 1, 0)
 
 
@@ -42,11 +42,11 @@ def test_dice_pooled_and_per_picture() -> None:
     """8 of 16 and 1 of 1 pixel right: pooled 2 * 9 / (9 + 17), mean of 2/3 and 1; the empty picture counts in none."""
     scores = ClassScores("EX")
     truth, mask = blank(), blank()
-    truth[:4, :4] = True
-    mask[:2, :4] = True
+    truth[0, :4, :4] = True
+    mask[0, :2, :4] = True
     scores.add(mask, truth, None)
     truth, mask = blank(), blank()
-    truth[9, 9] = mask[9, 9] = True
+    truth[0, 9, 9] = mask[0, 9, 9] = True
     scores.add(mask, truth, None)
     scores.add(blank(), blank(), None)
     assert scores.dice == pytest.approx(2 * 9 / (9 + 17))
@@ -58,14 +58,7 @@ def test_dice_pooled_and_per_picture() -> None:
 def test_a_class_that_no_picture_has_gives_no_score() -> None:
     scores = ClassScores("SE")
     mask = blank()
-    mask[3, 3] = True
-    scores.add(mask, blank(), np.full((40, 40), 0.5, np.float16))
+    mask[0, 3, 3] = True
+    scores.add(mask, blank(), np.full((1, 40, 40), 0.5, np.float16))
     assert scores.dice is scores.mean_dice is scores.iou is scores.recall is scores.pooled.aupr is None
     assert scores.false_per_picture == 1
-
-
-def test_a_photograph_is_an_image_without_patient_space() -> None:
-    image = photograph_as_image(np.zeros((3, 20, 30), np.uint8), "one")
-    assert image.array.shape == (3, 1, 20, 30)
-    assert not image.grid.spatial
-    assert image.photometric == "RGB"

@@ -47,7 +47,7 @@ def test_a_split_keeps_the_held_out_fold_apart(experiment: Path) -> None:
         ('thresholds = [\n    "drawn_1",\n]', 'thresholds = ["drawn_0"]', "drawn_0"),
         ("held_out = 0", "held_out = 7", "no fold 7"),
         ('folds = "folds.toml"', 'folds = "none.toml"', "none.toml"),
-        ("working_side = 320", "working_side = 3", "data.working_side"),
+        ("320,\n    320,", "3,\n    320,", "input.working_size"),
         ("[data]", "[data", "not valid TOML"),
         ("[patches]", "[drawn]\nseeds = [7]\n[patches]", "drawn.seeds"),
     ],

@@ -70,11 +70,11 @@ def test_a_run_without_a_checkpoint_is_refused(run: Path, tmp_path: Path) -> Non
 
 def test_the_smallest_size_leaves_out_specks_and_keeps_lesions() -> None:
     """Three true lesions of 100 pixels and twenty false specks of 4: any size from 8 to 96 is right, the least wins."""
-    truth, mask = np.zeros((2, 200, 200), np.bool_)
+    truth, mask = np.zeros((2, 1, 200, 200), np.bool_)
     for n in range(3):
-        truth[20 * n : 20 * n + 10, :10] = mask[20 * n : 20 * n + 10, :10] = True
+        truth[0, 20 * n : 20 * n + 10, :10] = mask[0, 20 * n : 20 * n + 10, :10] = True
     for n in range(20):
-        mask[100 + 4 * n : 102 + 4 * n, 100:102] = True
+        mask[0, 100 + 4 * n : 102 + 4 * n, 100:102] = True
     scores = _f1(_tally(mask, truth))
     assert scores[SIZES.index(1)] == pytest.approx(2 * (3 / 23) / (1 + 3 / 23))
     assert SIZES[int(np.argmax(scores))] == 8

@@ -5,31 +5,41 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from medpipe.bundle import InputSpec
+from medpipe.training.cases import TrainingCase
 from medpipe.training.experiment import Patches
 from medpipe.training.patches import PatchSampler
-from medpipe.training.pictures import TrainingPicture
 
 PLAIN = Patches(
     size=32, batch=4, zoom=(1, 1.0001), gain=(1, 1.0001), channel_gain=(1, 1.0001), gamma=(1, 1.0001), blur=0
 )
 
+PLAIN_INPUT = InputSpec.model_validate(
+    {
+        "modality": ["OP"],
+        "channels": 3,
+        "spatial_dims": 2,
+        "normalise": {"kind": "mean-std", "mean": [0, 0, 0], "std": [1, 1, 1]},
+    }
+)
+
 
 def picture(
     name: str = "one", size: int = 100, spots: dict[int, tuple[int, int]] | None = None
-) -> TrainingPicture:
+) -> TrainingCase:
     """Grey, with the left third outside the field, and per class a spot of 3 x 3 pixels that is also bright."""
-    image = np.full((3, size, size), 100, np.uint8)
-    masks = np.zeros((2, size, size), np.uint8)
+    image = np.full((3, 1, size, size), 100, np.uint8)
+    masks = np.zeros((2, 1, size, size), np.uint8)
     for c, (j, i) in (spots or {}).items():
-        masks[c, j - 1 : j + 2, i - 1 : i + 2] = 255
-        image[:, j - 1 : j + 2, i - 1 : i + 2] = 200 + 50 * c
-    inside = np.ones((size, size), np.bool_)
-    inside[:, : size // 3] = False
-    return TrainingPicture(name, image, masks, inside, tuple(np.argwhere(m >= 128) for m in masks))
+        masks[c, 0, j - 1 : j + 2, i - 1 : i + 2] = 255
+        image[:, 0, j - 1 : j + 2, i - 1 : i + 2] = 200 + 50 * c
+    inside = np.ones((1, size, size), np.bool_)
+    inside[:, :, : size // 3] = False
+    return TrainingCase(name, image, masks, inside, tuple(np.argwhere(m >= 128) for m in masks))
 
 
-def sampler(pictures: list[TrainingPicture], spec: Patches = PLAIN, **more: object) -> PatchSampler:
-    return PatchSampler(pictures, spec, seed=1, mean=(0, 0, 0), std=(1, 1, 1), **more)  # type: ignore[arg-type]
+def sampler(pictures: list[TrainingCase], spec: Patches = PLAIN, **more: object) -> PatchSampler:
+    return PatchSampler(pictures, spec, PLAIN_INPUT, seed=1, **more)  # type: ignore[arg-type]
 
 
 def test_a_batch_has_the_sizes_it_says() -> None:

@@ -10,8 +10,9 @@ import pytest
 from medpipe.bundle import Bundle, find_bundle
 from medpipe.inference import Backend, load_backend, predict
 from medpipe.samples.fundus import draw_fundus
-from medpipe.training.evaluation import count_lesions, measure, photograph_as_image
+from medpipe.training.evaluation import count_lesions, measure
 from medpipe.training.experiment import load_experiment, split
+from medpipe.training.sources import photograph
 
 EXPERIMENT = Path(__file__).resolve().parents[3] / "experiments" / "fundus-lesions.toml"
 
@@ -29,30 +30,25 @@ def backend(bundle: Bundle) -> Backend:
 def test_it_is_fed_as_it_was_trained(bundle: Bundle) -> None:
     spec = load_experiment(EXPERIMENT)
     assert bundle.class_ids == spec.data.classes
-    assert max(bundle.input.working_size) == spec.data.working_side
-    assert bundle.input.normalise.model_dump() == {
-        "kind": "mean-std",
-        "mean": spec.data.mean,
-        "std": spec.data.std,
-    }
+    assert bundle.input == spec.input
     assert dict(bundle.network.hyper) == dict(spec.network.hyper)
 
 
 def test_it_finds_drawn_lesions_of_every_class(bundle: Bundle, backend: Backend, tmp_path: Path) -> None:
     """Seed 40 is in no training step (those are 1000 and up)."""
     sample = draw_fundus(40, 2144, 1424)
-    image = photograph_as_image(np.ascontiguousarray(sample.picture.transpose(2, 0, 1)), "drawn")
-    mask = predict(image, bundle, backend, tmp_path).mask[:, 0]
+    image = photograph(sample.picture, "drawn", "OP")
+    mask = predict(image, bundle, backend, tmp_path).mask
     for c, class_id in enumerate(bundle.class_ids):
-        found, lesions, false = count_lesions(mask[c], sample.truth[c])
+        found, lesions, false = count_lesions(mask[c], sample.truth[c][None])
         assert found >= 0.5 * lesions, f"{class_id}: {found} of {lesions} found"
         assert false <= max(3, lesions), f"{class_id}: {false} false lesions beside {lesions} true ones"
 
 
 def test_it_finds_little_where_nothing_was_drawn(bundle: Bundle, backend: Backend, tmp_path: Path) -> None:
     sample = draw_fundus(41, 2144, 1424, lesions=False)
-    image = photograph_as_image(np.ascontiguousarray(sample.picture.transpose(2, 0, 1)), "healthy")
-    mask = predict(image, bundle, backend, tmp_path).mask[:, 0]
+    image = photograph(sample.picture, "healthy", "OP")
+    mask = predict(image, bundle, backend, tmp_path).mask
     marked = {c: count_lesions(m, np.zeros_like(m))[2] for c, m in zip(bundle.class_ids, mask, strict=True)}
     assert sum(marked.values()) <= 10, marked
 

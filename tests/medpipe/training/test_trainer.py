@@ -129,7 +129,7 @@ def test_the_held_out_and_threshold_pictures_are_not_trained_on(
     experiment: Path, drawn_data: Path, tmp_path: Path
 ) -> None:
     trainer = Trainer(load_experiment(experiment), drawn_data, tmp_path, CPU)
-    trained = {picture.name for picture in trainer.sampler._real.pictures}
+    trained = {picture.name for picture in trainer.sampler._real.cases}
     assert trained == {"drawn_2", "drawn_3", "drawn_4"}
 
 

@@ -1,0 +1,53 @@
+"""How the values of a patch are varied: light, colour, sharpness, compression, noise. The truth stays as it is."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from PIL import Image as Pillow
+from torch import Tensor
+from torch.nn import functional
+
+from medpipe.training.experiment import Patches
+
+
+def vary_colour(image: Tensor, rng: Generator, spec: Patches) -> Tensor:
+    """Values in 0..1 of a picture (channels, 1, j, i): gain, colour of the light, gamma, blur, noise, JPEG."""
+    channels = image.shape[0]
+    gains = rng.uniform(*spec.gain) * rng.uniform(*spec.channel_gain, size=channels)
+    image = (image * torch.from_numpy(gains.astype(np.float32)).view(-1, 1, 1, 1)).clamp(1e-4, 1)
+    image = image ** float(rng.uniform(*spec.gamma))
+    if rng.random() < spec.blur:
+        edge = float(rng.uniform(0.075, 0.25))
+        taps = torch.tensor([edge, 1 - 2 * edge, edge])
+        padded = functional.pad(image.transpose(0, 1)[0][:, None], (1, 1, 1, 1), mode="replicate")
+        rows = functional.conv2d(padded, taps.view(1, 1, 3, 1))
+        image = functional.conv2d(rows, taps.view(1, 1, 1, 3))
+    if spec.noise:
+        image = (image + _noise(image, rng, spec.noise)).clamp(0, 1)
+    if spec.jpeg and rng.random() < spec.jpeg:
+        image = _compressed(image, int(rng.integers(40, 90)))
+    return image
+
+
+def vary_scores(image: Tensor, rng: Generator, spec: Patches) -> Tensor:
+    """Values in standard deviations: gain, a small shift, noise."""
+    image = image * float(rng.uniform(*spec.gain)) + float(rng.normal(0, spec.shift))
+    return image + _noise(image, rng, spec.noise) if spec.noise else image
+
+
+def _noise(image: Tensor, rng: Generator, largest: float) -> Tensor:
+    strength = np.float32(rng.uniform(0, largest))
+    return torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32) * strength)
+
+
+def _compressed(image: Tensor, quality: int) -> Tensor:
+    """What JPEG leaves of a picture (1 or 3 channels)."""
+    pixels = (image[:, 0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    kept = io.BytesIO()
+    Pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(kept, "JPEG", quality=quality)
+    decoded = np.atleast_3d(np.asarray(Pillow.open(kept)))
+    return torch.from_numpy(decoded.copy()).permute(2, 0, 1)[:, None].float() / 255
