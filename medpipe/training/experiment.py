@@ -125,6 +125,16 @@ class Budget(Section):
         return self
 
 
+class Decision(Section):
+    """What thresholds and smallest sizes are chosen for, on the threshold images.
+
+    `lesions`: pooled Dice, then lesion-wise F1; for many small findings. `images`: the mean over images of each one's
+    Dice (1 where nothing is there and nothing is marked), for one finding in an image or none.
+    """
+
+    measure: Literal["lesions", "images"] = "lesions"
+
+
 class Experiment(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     seed: int = Field(default=0, ge=0)
@@ -135,6 +145,7 @@ class Experiment(Section):
     patches: Patches = Patches()
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
+    decision: Decision = Decision()
     budget: Budget
     bundle: dict[str, Any] = Field(default_factory=dict)
     """What bundle.toml says besides network, input, thresholds, sizes; checked when it is written."""

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
-from scipy import ndimage
 
 from medpipe.bundle import Bundle, load_bundle
 from medpipe.bundle.folder import DESCRIPTION, WEIGHTS
 from medpipe.errors import ConfigError
-from medpipe.inference import Backend, load_backend
+from medpipe.inference import load_backend
 from medpipe.training.card import write_card
-from medpipe.training.evaluation import NEIGHBOURS, measure, predictions
+from medpipe.training.decision import Choice, choose
+from medpipe.training.evaluation import measure
 from medpipe.training.experiment import Experiment, load_run, split
-from medpipe.training.metrics import PooledScores
 from medpipe.training.state import CHECKPOINT, build_network
-
-SIZES = (1, 8, 16, 24, 32, 48, 64, 96, 128)
-"""Smallest sizes to choose from, in pixels of the original picture."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What one class needs before it counts."""
-
-    threshold: float = 0.5
-    smallest: int = 1
 
 
 def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundle:
@@ -52,58 +37,11 @@ def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundl
     if data is not None:
         backend = load_backend(written)
         parts = split(experiment.data)
-        choices = choose(written, backend, data, parts.thresholds)
+        choices = choose(written, backend, data, parts.thresholds, experiment.decision)
         written = _write_description(experiment, bundle, choices)
         report = measure(written, backend, data, parts.held_out)
     write_card(bundle, written, experiment, report)
     return written
-
-
-def choose(bundle: Bundle, backend: Backend, data: Path, names: Sequence[str]) -> dict[str, Choice]:
-    """Per class the threshold of the best pooled Dice, then the smallest size of the best lesion-wise F1."""
-    count = len(bundle.classes)
-    pooled = [PooledScores() for _ in range(count)]
-    kept: list[tuple[NDArray[np.float16], NDArray[np.bool_]]] = []
-    for prediction, truth in predictions(bundle, backend, data, names):
-        assert prediction.probability is not None
-        probability = np.array(prediction.probability)
-        kept.append((probability, truth))
-        for c in range(count):
-            pooled[c].add(probability[c], truth[c])
-    choices = {}
-    for c, spec in enumerate(bundle.classes):
-        threshold = round(pooled[c].best_threshold(), 3)
-        tallies = sum(_tally(p[c] >= threshold, t[c]) for p, t in kept)
-        choices[spec.id] = Choice(threshold, SIZES[int(np.argmax(_f1(np.asarray(tallies))))])
-    return choices
-
-
-def _tally(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each of SIZES: marked lesions, those that touch the truth, true lesions, those that are touched."""
-    marked, count = ndimage.label(mask, NEIGHBOURS)
-    sizes = np.bincount(marked.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    real, lesions = ndimage.label(truth, NEIGHBOURS)
-    both = mask & truth
-    pairs = np.unique(np.stack([marked[both], real[both]]), axis=1)
-    rows = []
-    for smallest in SIZES:
-        large = sizes[pairs[0]] >= smallest
-        rows.append(
-            (
-                int((sizes[1:] >= smallest).sum()),
-                len(np.unique(pairs[0][large])),
-                lesions,
-                len(np.unique(pairs[1][large])),
-            )
-        )
-    return np.asarray(rows, np.int64)
-
-
-def _f1(tallies: NDArray[np.int64]) -> NDArray[np.float64]:
-    marked, right, lesions, found = tallies.T.astype(np.float64)
-    precision, recall = right / np.maximum(marked, 1), found / np.maximum(lesions, 1)
-    return np.asarray(2 * precision * recall / np.maximum(precision + recall, 1e-9))
 
 
 def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:

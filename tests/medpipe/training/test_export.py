@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,7 +11,7 @@ from medpipe.bundle import load_bundle
 from medpipe.errors import ConfigError
 from medpipe.inference import load_network
 from medpipe.training import evaluate_bundle, export_bundle, train
-from medpipe.training.export import SIZES, _f1, _tally
+from medpipe.training.decision import SIZES
 from medpipe.training.state import CHECKPOINT
 
 
@@ -66,17 +65,3 @@ def test_a_run_without_a_checkpoint_is_refused(run: Path, tmp_path: Path) -> Non
     (run / CHECKPOINT).unlink()
     with pytest.raises(ConfigError, match="train first"):
         export_bundle(run, tmp_path / "tiny")
-
-
-def test_the_smallest_size_leaves_out_specks_and_keeps_lesions() -> None:
-    """Three true lesions of 100 pixels and twenty false specks of 4: any size from 8 to 96 is right, the least wins."""
-    truth, mask = np.zeros((2, 1, 200, 200), np.bool_)
-    for n in range(3):
-        truth[0, 20 * n : 20 * n + 10, :10] = mask[0, 20 * n : 20 * n + 10, :10] = True
-    for n in range(20):
-        mask[0, 100 + 4 * n : 102 + 4 * n, 100:102] = True
-    scores = _f1(_tally(mask, truth))
-    assert scores[SIZES.index(1)] == pytest.approx(2 * (3 / 23) / (1 + 3 / 23))
-    assert SIZES[int(np.argmax(scores))] == 8
-    assert scores[SIZES.index(96)] == 1
-    assert scores[SIZES.index(128)] == 0

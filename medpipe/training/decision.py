@@ -1,0 +1,111 @@
+"""The decision layer: from which probability, and from which size on, a finding of a class counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medpipe.bundle import Bundle
+from medpipe.inference import Backend
+from medpipe.training.evaluation import NEIGHBOURS, predictions
+from medpipe.training.experiment import Decision
+from medpipe.training.metrics import PooledScores
+
+SIZES = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Smallest sizes to choose from, in pixels or voxels of the original image."""
+THRESHOLDS = np.linspace(0.1, 0.9, 33)
+"""Thresholds to choose from where each image's Dice is what counts."""
+_EQUAL = 2e-3
+"""Mean Dices this near to the best are as good: the middle of such thresholds is chosen, not their edge."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one class needs before it counts."""
+
+    threshold: float = 0.5
+    smallest: int = 1
+
+
+def choose(
+    bundle: Bundle, backend: Backend, data: Path, names: Sequence[str], decision: Decision
+) -> dict[str, Choice]:
+    """Per class what `decision.measure` is best for, through the whole pipeline at native resolution."""
+    count = len(bundle.classes)
+    pooled = [PooledScores() for _ in range(count)]
+    kept: list[tuple[NDArray[np.float16], NDArray[np.bool_]]] = []
+    for prediction, truth in predictions(bundle, backend, data, names):
+        assert prediction.probability is not None
+        probability = np.array(prediction.probability)
+        kept.append((probability, truth))
+        for c in range(count):
+            pooled[c].add(probability[c], truth[c])
+    choices = {}
+    for c, spec in enumerate(bundle.classes):
+        of_class = [(p[c], t[c]) for p, t in kept]
+        if decision.measure == "images":
+            choices[spec.id] = best_for_images(of_class)
+            continue
+        threshold = round(pooled[c].best_threshold(), 3)
+        tallies = sum(_tally(p >= threshold, t) for p, t in of_class)
+        choices[spec.id] = Choice(threshold, SIZES[int(np.argmax(_f1(np.asarray(tallies))))])
+    return choices
+
+
+def best_for_images(pairs: Sequence[tuple[NDArray[np.float16], NDArray[np.bool_]]]) -> Choice:
+    """Threshold and smallest size of the best mean Dice per image; of equals, the middle one.
+
+    `pairs` are probability and truth (K, J, I) of one class. An image without truth counts 1 when nothing is marked.
+    """
+    scores = np.mean([_image_dices(probability, truth) for probability, truth in pairs], axis=0)
+    _, size = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    good = np.flatnonzero(scores[:, size] >= scores.max() - _EQUAL)
+    return Choice(round(float(THRESHOLDS[good[len(good) // 2]]), 3), SIZES[int(size)])
+
+
+def _image_dices(probability: NDArray[np.float16], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Dice of one image for each of THRESHOLDS (rows) and SIZES (columns)."""
+    rows = np.empty((len(THRESHOLDS), len(SIZES)))
+    true = int(truth.sum())
+    for row, threshold in zip(rows, THRESHOLDS, strict=True):
+        marked, count = ndimage.label(probability >= threshold, NEIGHBOURS)
+        sizes = np.bincount(marked.ravel(), minlength=count + 1)[1:]
+        hits = np.bincount(marked[truth], minlength=count + 1)[1:]
+        for n, smallest in enumerate(SIZES):
+            kept = sizes >= smallest
+            total = int(sizes[kept].sum()) + true
+            row[n] = 2 * int(hits[kept].sum()) / total if total else 1.0
+    return rows
+
+
+def _tally(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each of SIZES: marked lesions, those that touch the truth, true lesions, those that are touched."""
+    marked, count = ndimage.label(mask, NEIGHBOURS)
+    sizes = np.bincount(marked.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    real, lesions = ndimage.label(truth, NEIGHBOURS)
+    both = mask & truth
+    pairs = np.unique(np.stack([marked[both], real[both]]), axis=1)
+    rows = []
+    for smallest in SIZES:
+        large = sizes[pairs[0]] >= smallest
+        rows.append(
+            (
+                int((sizes[1:] >= smallest).sum()),
+                len(np.unique(pairs[0][large])),
+                lesions,
+                len(np.unique(pairs[1][large])),
+            )
+        )
+    return np.asarray(rows, np.int64)
+
+
+def _f1(tallies: NDArray[np.int64]) -> NDArray[np.float64]:
+    marked, right, lesions, found = tallies.T.astype(np.float64)
+    precision, recall = right / np.maximum(marked, 1), found / np.maximum(lesions, 1)
+    return np.asarray(2 * precision * recall / np.maximum(precision + recall, 1e-9))

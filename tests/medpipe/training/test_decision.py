@@ -1,0 +1,45 @@
+"""Thresholds and smallest sizes: what is chosen, for lesions and for whole images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medpipe.training.decision import SIZES, _f1, _tally, best_for_images
+
+
+def test_the_smallest_size_leaves_out_specks_and_keeps_lesions() -> None:
+    """Three true lesions of 100 pixels and twenty false specks of 4: any size from 8 to 96 is right, the least wins."""
+    truth, mask = np.zeros((2, 1, 200, 200), np.bool_)
+    for n in range(3):
+        truth[0, 20 * n : 20 * n + 10, :10] = mask[0, 20 * n : 20 * n + 10, :10] = True
+    for n in range(20):
+        mask[0, 100 + 4 * n : 102 + 4 * n, 100:102] = True
+    scores = _f1(_tally(mask, truth))
+    assert scores[SIZES.index(1)] == pytest.approx(2 * (3 / 23) / (1 + 3 / 23))
+    assert SIZES[int(np.argmax(scores))] == 8
+    assert scores[SIZES.index(96)] == 1
+    assert scores[SIZES.index(128)] == 0
+
+
+def test_for_images_a_lesion_is_outlined_at_the_threshold_where_it_ends() -> None:
+    """Truth is where the probability is above .6; .3 surrounds it, and specks of .8 lie beside it."""
+    truth = np.zeros((1, 100, 100), np.bool_)
+    truth[0, 20:60, 20:60] = True
+    probability = np.where(truth, 0.7, 0.05).astype(np.float16)
+    probability[0, 10:20, 10:70] = 0.3
+    for n in range(12):
+        probability[0, 70:75, 5 * n + 30 : 5 * n + 33] = 0.8
+    choice = best_for_images([(probability, truth)])
+    assert choice.threshold == pytest.approx(0.5, abs=0.03), "the middle between .3 and .7"
+    assert choice.smallest == 16, "specks of 15 pixels go, and no more than that is asked"
+
+
+def test_for_images_a_mark_where_nothing_is_costs() -> None:
+    """One image with a lesion at .8 and one without any whose reflex reaches .5."""
+    truth = np.zeros((1, 50, 50), np.bool_)
+    truth[0, 10:30, 10:30] = True
+    lesion = np.where(truth, 0.8, 0.1).astype(np.float16)
+    reflex = np.where(truth, 0.5, 0.1).astype(np.float16)
+    choice = best_for_images([(lesion, truth), (reflex, np.zeros_like(truth))])
+    assert 0.5 < choice.threshold < 0.8
