@@ -15,6 +15,7 @@ from medpipe.bundle import Bundle, find_bundle, load_bundle
 from medpipe.config import Config
 from medpipe.errors import ConfigError
 from medpipe.inference import Backend, load_backend, predict
+from medpipe.training.dicom_pairs import Label
 from medpipe.training.experiment import read_folds
 from medpipe.training.metrics import PooledScores
 from medpipe.training.sources import open_source
@@ -146,7 +147,7 @@ def predictions(
     bundle: Bundle, backend: Backend, data: Path, names: Sequence[str]
 ) -> Iterator[tuple[Prediction, NDArray[np.bool_]]]:
     """What the bundle says of each picture, and the truth (classes, K, J, I); arrays live until the next one."""
-    source = open_source(data, bundle.input)
+    source = open_source(data, bundle.input, [Label(c.id, c.name, c.type[0]) for c in bundle.classes])
     for name in names:
         image, truth = source.image(name), source.truth(name, len(bundle.classes))
         with tempfile.TemporaryDirectory(prefix="medpipe-evaluate-") as scratch:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from medpipe.bundle.description import HyperValue, InputSpec
 from medpipe.errors import ConfigError
+from medpipe.training.dicom_pairs import Label
 
 EXPERIMENT = "experiment.toml"
 FOLDS = "folds.toml"
@@ -149,6 +150,15 @@ class Experiment(Section):
     budget: Budget
     bundle: dict[str, Any] = Field(default_factory=dict)
     """What bundle.toml says besides network, input, thresholds, sizes; checked when it is written."""
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The classes as a SEG may know them."""
+        rows = {row.get("id"): row for row in self.bundle.get("classes", ())}
+        return tuple(
+            Label(c, rows[c].get("name", ""), rows[c].get("type", ("",))[0]) if c in rows else Label(c)
+            for c in self.data.classes
+        )
 
 
 class Split(Section):

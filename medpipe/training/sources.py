@@ -1,12 +1,14 @@
 """Folders of pictures or volumes with their truth, as the Images that reading them from DICOM would give.
 
-Two forms of folder are known. `images/<name>.jpg` (.png, .tif) with `masks/<name>.png`: bit n of a mask's stored value
-(palette index, grey, or 1-bit) is class n. nnU-Net's: `imagesTr/<name>[_0000].nii.gz` with `labelsTr/<name>.nii.gz`:
-label n + 1 is class n, 0 is background.
+Three forms of folder are known. `images/<name>.jpg` (.png, .tif) with `masks/<name>.png`: bit n of a mask's stored
+value (palette index, grey, or 1-bit) is class n. nnU-Net's: `imagesTr/<name>[_0000].nii.gz` with
+`labelsTr/<name>.nii.gz`: label n + 1 is class n, 0 is background. Any other folder of files is taken for DICOM with SEG
+(medpipe.training.dicom_pairs).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ from PIL import Image as Pillow
 
 from medpipe.bundle import InputSpec
 from medpipe.errors import ConfigError
+from medpipe.training.dicom_pairs import DicomPairs, Label
 from medpipe.types import Grid, Image, SourceFrame
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
@@ -34,13 +37,21 @@ class Source(Protocol):
         """Size and time of the image's file: a cached copy is of this very file."""
 
 
-def open_source(folder: Path, spec: InputSpec) -> Source:
-    """The reader of a folder's form. Raises ConfigError where it has none that is known."""
+def open_source(folder: Path, spec: InputSpec, labels: Sequence[Label] = ()) -> Source:
+    """The reader of a folder's form; `labels` are the classes as a SEG knows them, in order.
+
+    Raises ConfigError where the form is not known.
+    """
     if (folder / "imagesTr").is_dir():
         return Volumes(folder, spec.modality[0])
     if (folder / "images").is_dir():
         return Pictures(folder, spec.modality[0], colour=spec.channels == 3)
-    raise ConfigError(f"{folder}: holds no picture: neither images/ with masks/ nor imagesTr/ with labelsTr/")
+    pairs = DicomPairs(folder, labels)
+    if pairs.names:
+        return pairs
+    raise ConfigError(
+        f"{folder}: holds no picture: neither images/ with masks/, nor imagesTr/ with labelsTr/, nor DICOM with SEG"
+    )
 
 
 class Pictures:

@@ -246,7 +246,7 @@ class Trainer:
         return max(parts)
 
     def _load(self, data: Path, names: Sequence[str]) -> list[TrainingCase]:
-        source = open_source(data, self.spec.input)
+        source = open_source(data, self.spec.input, self.spec.labels)
         classes = len(self.spec.data.classes)
         return load_cases(source, names, self.spec.input, classes=classes, cache=self.folder / CACHE)
 

@@ -1,0 +1,145 @@
+"""DICOM studies with SEG objects as training data: what doctors corrected, where it lies.
+
+A folder of any depth. The name of an image is its SOP Instance UID (pictures) or Series Instance UID (volumes), as
+`process` names its results. Of several SEGs of one image the one with the latest content date and time is the truth: a
+correction supersedes what it corrects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.uid import SegmentationStorage
+
+from medpipe.config import Reading
+from medpipe.dicom import GuardedReader, InstanceHeader
+from medpipe.errors import ConfigError
+from medpipe.results.read_seg import read_seg
+from medpipe.types import Image
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """How a class is known in a SEG: by its id, its name (Segment Label), or its type code."""
+
+    id: str
+    name: str = ""
+    code: str = ""
+
+    def names(self) -> set[str]:
+        return {text.casefold() for text in (self.id, self.name) if text}
+
+
+class DicomPairs:
+    """Images and SEGs of a folder; reads through the guarded reader, as patients' studies are read."""
+
+    def __init__(self, folder: Path, labels: Sequence[Label]) -> None:
+        self._folder, self._labels = folder, labels
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        with GuardedReader(Reading()) as reader:
+            headers = reader.scan(files).instances
+        self._images: dict[str, list[InstanceHeader]] = {}
+        self._segs: dict[str, list[Path]] = {}
+        for header in headers:
+            if header.sop_class_uid == SegmentationStorage:
+                self._segs.setdefault(header.study_uid, []).append(header.path)
+            else:
+                self._images.setdefault(header.study_uid, []).append(header)
+        self._last: Image | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """SOP Instance UIDs and Series Instance UIDs that may be asked for: of studies that hold a SEG."""
+        found = {
+            uid
+            for study, headers in self._images.items()
+            if study in self._segs
+            for header in headers
+            for uid in (header.sop_instance_uid, header.series_uid)
+        }
+        return sorted(found)
+
+    def image(self, name: str) -> Image:
+        """The image; its array is in memory. Raises ConfigError where the folder has none of that name."""
+        if self._last is not None and self._last.name == name:
+            return self._last
+        headers = self._study_of(name)
+        with (
+            tempfile.TemporaryDirectory(prefix="medpipe-pairs-") as scratch,
+            GuardedReader(Reading()) as reader,
+        ):
+            assembly = reader.assemble([header.path for header in headers], Path(scratch))
+            for image in assembly.images:
+                if image.name == name:
+                    padding = None if image.padding is None else np.array(image.padding)
+                    self._last = dataclasses.replace(image, array=np.array(image.array), padding=padding)
+                    return self._last
+        reasons = (
+            "; ".join(f"{q.code.value}: {q.sentence}" for q in assembly.refused) or "it holds no such image"
+        )
+        raise ConfigError(f"{self._folder}: {name} cannot be read: {reasons}")
+
+    def truth(self, name: str, classes: int) -> NDArray[np.bool_]:
+        """Bool (classes, K, J, I); a class without a segment is empty."""
+        image = self.image(name)
+        instances = tuple(source.sop_instance_uid for source in image.sources)
+        path = self._latest_seg(image.study_uid, set(instances))
+        if path is None:
+            raise ConfigError(f"{self._folder}: no SEG refers to {name}")
+        mask, _ = read_seg(path, instances)
+        segments = pydicom.dcmread(path, stop_before_pixels=True).SegmentSequence
+        truth = np.zeros((classes, *image.grid.shape), np.bool_)
+        for number, segment in enumerate(segments):
+            for c, label in enumerate(self._labels[:classes]):
+                if _is_of(segment, label):
+                    truth[c] |= mask[number]
+        return truth
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Changes when any file of the study does, the SEG too."""
+        headers = self._study_of(name)
+        paths = [header.path for header in headers] + self._segs.get(headers[0].study_uid, [])
+        facts = [path.stat() for path in paths]
+        return sum(fact.st_size for fact in facts), max(fact.st_mtime_ns for fact in facts)
+
+    def _study_of(self, name: str) -> list[InstanceHeader]:
+        series = name.rsplit("-", 1)[0]  # the second volume of a series is named <series>-2
+        for headers in self._images.values():
+            if any(name == h.sop_instance_uid or series == h.series_uid for h in headers):
+                return headers
+        raise ConfigError(f"{self._folder}: no picture or series {name}")
+
+    def _latest_seg(self, study_uid: str, instances: set[str]) -> Path | None:
+        dated = []
+        for path in self._segs.get(study_uid, ()):
+            seg = pydicom.dcmread(path, stop_before_pixels=True)
+            if instances & _referenced(seg):
+                dated.append(((str(seg.get("ContentDate", "")), str(seg.get("ContentTime", ""))), path))
+        return max(dated)[1] if dated else None
+
+
+def _referenced(seg: pydicom.Dataset) -> set[str]:
+    listed = {
+        str(item.ReferencedSOPInstanceUID)
+        for series in seg.get("ReferencedSeriesSequence", ())
+        for item in series.get("ReferencedInstanceSequence", ())
+    }
+    return listed | {str(item.ReferencedSOPInstanceUID) for item in seg.get("SourceImageSequence", ())}
+
+
+def _is_of(segment: pydicom.Dataset, label: Label) -> bool:
+    """By tracking id (`<bundle> <class>`), Segment Label, or the code of the property type."""
+    texts = {
+        str(segment.get("SegmentLabel", "")).casefold(),
+        str(segment.get("TrackingID", "")).split(" ")[-1].casefold(),
+    }
+    if texts & label.names():
+        return True
+    types = segment.get("SegmentedPropertyTypeCodeSequence", ())
+    return bool(label.code) and any(str(item.get("CodeValue", "")) == label.code for item in types)
