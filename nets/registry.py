@@ -9,10 +9,12 @@ from torch import nn
 
 from nets.attention_unet import AttentionUNet
 from nets.phantom import Phantom
+from nets.vnet import VNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "attention-unet": AttentionUNet,
     "phantom": Phantom,
+    "vnet": VNet,
 }
 
 
