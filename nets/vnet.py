@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -58,9 +59,9 @@ class VNet(nn.Module):
         self.stem = nn.Conv3d(in_channels, widths[0], (kernel[0], kernel[1], kernel[2]), padding="same")
         self.down = nn.ModuleList(ResidualBlock(width, kernel) for width in widths)
         self.shrink = nn.ModuleList(
-            nn.Conv3d(a, b, (k, j, i), stride=(k, j, i)) for a, b in zip(widths, widths[1:], strict=False)
+            nn.Conv3d(a, b, (k, j, i), stride=(k, j, i)) for a, b in itertools.pairwise(widths)
         )
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.rise = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in pairs)
         self.up = nn.ModuleList(ResidualBlock(a, kernel) for a, _ in pairs)
         self.head = nn.Conv3d(widths[0], classes, 1)
