@@ -9,11 +9,13 @@ from torch import nn
 
 from nets.attention_unet import AttentionUNet
 from nets.phantom import Phantom
+from nets.plain_conv_unet import PlainConvUNet
 from nets.vnet import VNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "attention-unet": AttentionUNet,
     "phantom": Phantom,
+    "plain-conv-unet": PlainConvUNet,
     "vnet": VNet,
 }
 

@@ -13,12 +13,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-HyperValue = bool | int | float | str | list[bool | int | float | str]
+Scalar = bool | int | float | str
+HyperValue = Scalar | list[Scalar | list[Scalar]]
+NETWORK_FILES = {"torchscript": "model.ts", "onnx": "model.onnx"}
+"""File of a network that is not built here but comes whole; every other one has model.safetensors."""
 Code = Annotated[tuple[str, str, str], Field(description="code value, coding scheme, meaning")]
 
 
 class Network(Section):
-    """Which network of nets.registry, and its hyper-parameters: plain values only."""
+    """Which network of nets.registry, and its hyper-parameters: plain values only.
+
+    Of other people's networks `monai` builds one of MONAI's by name, from its weights; `torchscript` and `onnx` are
+    whole networks in a file of their own (NETWORK_FILES).
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     hyper: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], HyperValue] = Field(default_factory=dict)
@@ -37,11 +44,13 @@ class MeanStd(Section):
 
 
 class Window(Section):
-    """Modality values (HU) low..high -> 0..1, clipped."""
+    """Modality values (HU) low..high -> 0..1, clipped; then (x - mean) / std."""
 
     kind: Literal["window"]
     low: float
     high: float
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
     def _order(self) -> Window:
@@ -73,6 +82,9 @@ class ZScore(Section):
 Normalise = Annotated[MeanStd | Window | Percentile | ZScore, Field(discriminator="kind")]
 
 
+_AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
+
+
 class Extent(Section):
     """Physical size in mm that the network is meant for, along (k, j, i) after reorientation."""
 
@@ -96,7 +108,8 @@ class InputSpec(Section):
     working_size: tuple[Annotated[int, Field(ge=16, le=16384)], ...] = ()
     scale: Literal["fit", "spacing", "none"] = "none"
     spacing: tuple[Annotated[float, Field(gt=0, le=100)], ...] = ()
-    orientation: Literal["source", "LPS"] = "source"
+    orientation: str = Field(default="source", pattern=r"^(source|[LRAPIS]{3})$")
+    """`source`: axes as they come. Else where (i, j, k) of the network run to: LPS, RAS, or in any other order."""
     normalise: Normalise
     field: Literal["fundus", "none"] = "none"
     minimum_size: tuple[int, int] = (16, 16)
@@ -108,6 +121,13 @@ class InputSpec(Section):
         for uid in value:
             if not is_uid(uid):
                 raise ValueError(f"{uid!r} is not a UID")
+        return value
+
+    @field_validator("orientation")
+    @classmethod
+    def _axes(cls, value: str) -> str:
+        if value != "source" and len({_AXIS[letter] for letter in value}) != 3:
+            raise ValueError(f"{value!r} names an axis of the body twice")
         return value
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from medpipe.bundle.description import (
+    NETWORK_FILES,
     ClassSpec,
     CrfSpec,
     Description,
@@ -72,10 +73,11 @@ def load_bundle(folder: Path) -> Bundle:
     """Reads and checks a bundle folder. Raises BundleError, one line that says what is wrong and where."""
     folder = folder.absolute()
     description = _inside(folder, DESCRIPTION)
-    weights = _inside(folder, WEIGHTS)
     text = description.read_bytes()
     checked = _parse(text, description)
-    _check_safetensors(weights)
+    weights = _inside(folder, NETWORK_FILES.get(checked.network.name, WEIGHTS))
+    if weights.name == WEIGHTS:
+        _check_safetensors(weights)
     sha256 = file_sha256(weights)
     expected = checked.network.weights_sha256
     if expected is not None and expected != sha256:
@@ -122,7 +124,7 @@ def _candidates(folders: Sequence[Path]) -> Iterator[Path]:
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
-        raise BundleError(f"{folder}: no {name}; a bundle has {DESCRIPTION} and {WEIGHTS}")
+        raise BundleError(f"{folder}: no {name}; a bundle has {DESCRIPTION} and its weights ({WEIGHTS})")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{path}: leads out of the bundle's folder")
     return path

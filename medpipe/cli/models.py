@@ -56,6 +56,47 @@ def check_bundle_command(
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command("import-bundle")
+def import_bundle_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            exists=True,
+            help="A MONAI bundle's folder, an nnU-Net v2 result folder, or a TorchScript or ONNX file.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The bundle folder to write.")],
+    bundle_id: Annotated[str | None, typer.Option("--id", help="The bundle's id.")] = None,
+    modality: Annotated[
+        str | None, typer.Option("--modality", help="DICOM modality, where the metadata do not say it.")
+    ] = None,
+    orientation: Annotated[
+        str | None,
+        typer.Option(
+            "--orientation", help="Where (i, j, k) of the training data ran to: RAS, LPS, or source."
+        ),
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Terms of the weights.")] = None,
+    description: Annotated[
+        Path | None,
+        typer.Option(
+            "--description", help="TOML of a TorchScript or ONNX file: a bundle.toml without its network."
+        ),
+    ] = None,
+    fold: Annotated[str, typer.Option("--fold", help="Fold of an nnU-Net result: a number or all.")] = "0",
+) -> None:
+    """Wrap other people's models as a bundle.
+
+    No pickled code is run and no expression evaluated; what needs either is refused.
+    """
+    from medpipe.imports import Choices, import_bundle
+
+    choices = Choices(bundle_id, modality, orientation, licence, description, fold)
+    bundle = import_bundle(source, out, choices)
+    typer.echo(f"{out}: {bundle.id} {bundle.version}, classes {', '.join(bundle.class_ids)}")
+
+
 @app.command()
 def train(
     experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", exists=True, dir_okay=False)],

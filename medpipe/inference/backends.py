@@ -97,11 +97,19 @@ def load_network(bundle: Bundle) -> torch.nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from medpipe.inference.foreign import build_monai, load_torchscript
     from nets.registry import build
 
+    if bundle.network.name == "torchscript":
+        return load_torchscript(bundle)
+    if bundle.network.name == "onnx":
+        raise BundleError(
+            f"{bundle.folder}: an ONNX network runs with backend openvino on the CPU, not with torch"
+        )
     arguments = bundle.network_arguments()
+    construct = build_monai if bundle.network.name == "monai" else build
     try:
-        network: torch.nn.Module = build(bundle.network.name, **arguments)
+        network: torch.nn.Module = construct(bundle.network.name, **arguments)
     except (TypeError, ValueError, KeyError) as error:
         raise BundleError(f"{bundle.folder}: network {bundle.network.name}: {error}") from error
     try:

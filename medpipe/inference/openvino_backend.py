@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from medpipe.bundle import Bundle
 from medpipe.errors import BundleError
 from medpipe.identity import digest
+from medpipe.inference.foreign import read_onnx
 
 _FORMAT = "2"
 """Of what lies in the cache; a new number leaves old entries alone."""
@@ -86,7 +87,7 @@ def _cached_model(openvino: Any, core: Any, bundle: Bundle, cache: Path) -> Any:
             return core.read_model(folder / "model.xml")
         except RuntimeError:
             shutil.rmtree(folder, ignore_errors=True)
-    model = _convert(openvino, bundle)
+    model = read_onnx(openvino, core, bundle) if bundle.network.name == "onnx" else _convert(openvino, bundle)
     with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="new-", dir=folder.parent) as temporary:

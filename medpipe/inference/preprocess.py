@@ -92,8 +92,8 @@ def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
     Raises Refused where a field of view is looked for and there is none.
     """
     way = WayBack(image.grid.shape, working=image.grid.shape)
-    if spec.orientation == "LPS":
-        axes, flipped = closest_canonical(image.grid.affine)
+    if spec.orientation != "source":
+        axes, flipped = closest_canonical(image.grid.affine, spec.orientation)
         way = WayBack(image.grid.shape, axes, flipped)
     field = find_field(image.array[:, 0]) if spec.field == "fundus" else None
     if field is not None:
@@ -141,7 +141,11 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
             f"needs at least {least} pixels (rows x columns), not {rows}x{columns}",
         )
     if spec.extent_mm is not None:
-        axes = closest_canonical(image.grid.affine)[0] if spec.orientation == "LPS" else (0, 1, 2)
+        axes = (
+            (0, 1, 2)
+            if spec.orientation == "source"
+            else closest_canonical(image.grid.affine, spec.orientation)[0]
+        )
         extent = [image.grid.shape[a] * image.grid.spacing[a] for a in axes]
         low, high = spec.extent_mm.min, spec.extent_mm.max
         if not image.calibrated or any(not a <= e <= b for a, e, b in zip(low, extent, high, strict=True)):
@@ -156,16 +160,25 @@ def _range(sizes: tuple[float, float, float]) -> str:
     return " x ".join(f"{s:g}" for s in sizes)
 
 
-def closest_canonical(affine: NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Permutation and flips of the (k, j, i) axes that bring them closest to increasing (S, P, L): array order "LPS".
+_TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
+"""Patient axis (x, y, z) and sign that a letter stands for, in LPS millimetres."""
 
-    Returns (source axis of each working axis, whether it is flipped). Working axis 0 runs to the head (+z), 1 to the
-    back (+y), 2 to the patient's left (+x).
+
+def closest_canonical(
+    affine: NDArray[np.float64], orientation: str = "LPS"
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Permutation and flips of the (k, j, i) axes that bring them closest to an orientation.
+
+    The letters say where (i, j, k) of the working grid run to: with "LPS" working axis 0 (k) runs to the head, 1 (j) to
+    the back, 2 (i) to the patient's left. Returns (source axis of each working axis, whether it is flipped).
     """
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     along = directions[:, ::-1]  # columns k, j, i; rows x, y, z
-    best = max(itertools.permutations(range(3)), key=lambda p: sum(abs(along[2 - w, p[w]]) for w in range(3)))
-    flips = [bool(along[2 - w, best[w]] < 0) for w in range(3)]
+    wanted = [_TOWARDS[letter] for letter in reversed(orientation)]  # of working axes k, j, i
+    best = max(
+        itertools.permutations(range(3)), key=lambda p: sum(abs(along[wanted[w][0], p[w]]) for w in range(3))
+    )
+    flips = [bool(along[wanted[w][0], best[w]] * wanted[w][1] < 0) for w in range(3)]
     return (best[0], best[1], best[2]), (flips[0], flips[1], flips[2])
 
 
@@ -216,7 +229,8 @@ def to_unit_scale(image: Image, spec: InputSpec) -> UnitScale:
         return UnitScale((gain,) * channels, (offset,) * channels, True, normalise.mean, normalise.std)
     if isinstance(normalise, Window):
         gain, offset = _linear(normalise.low, normalise.high, inverted)
-        return UnitScale((gain,) * channels, (offset,) * channels, True, zeros, ones)
+        mean, std = (normalise.mean,) * channels, (normalise.std,) * channels
+        return UnitScale((gain,) * channels, (offset,) * channels, True, mean, std)
     sampled = [_sample(image, channel) for channel in range(channels)]
     if isinstance(normalise, Percentile):
         maps = []
@@ -225,9 +239,9 @@ def to_unit_scale(image: Image, spec: InputSpec) -> UnitScale:
             maps.append(_linear(low, high, inverted))
         return UnitScale(tuple(g for g, _ in maps), tuple(o for _, o in maps), True, zeros, ones)
     sign = -1.0 if inverted else 1.0
-    mean = tuple(sign * float(v.mean(dtype=np.float64)) for v in sampled)
-    std = tuple(float(v.std(dtype=np.float64)) or 1.0 for v in sampled)
-    return UnitScale((sign,) * channels, zeros, False, mean, std)
+    means = tuple(sign * float(v.mean(dtype=np.float64)) for v in sampled)
+    stds = tuple(float(v.std(dtype=np.float64)) or 1.0 for v in sampled)
+    return UnitScale((sign,) * channels, zeros, False, means, stds)
 
 
 def display_values(image: Image, spec: InputSpec) -> Callable[[tuple[slice, ...]], NDArray[np.float32]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,9 +83,21 @@ def train(
     if not resume and (run / CHECKPOINT).exists():
         raise ConfigError(f"{run}: holds a run already; resume it, or move it away to start anew")
     run.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(experiment, run / EXPERIMENT)
-    shutil.copyfile(spec.data.folds, run / FOLDS)
-    return Trainer(spec, data, run, pick_device(device)).run()
+    with _alone(run):
+        shutil.copyfile(experiment, run / EXPERIMENT)
+        shutil.copyfile(spec.data.folds, run / FOLDS)
+        return Trainer(spec, data, run, pick_device(device)).run()
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Holds the run's folder: two processes that train into one would undo each other's checkpoints."""
+    with (run / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{run}: another process is training into it") from None
+        yield
 
 
 def pick_device(device: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def test_a_run_is_not_begun_anew_over_another(experiment: Path, drawn_data: Path
     train(experiment, data=drawn_data, out=tmp_path, device="cpu")
     with pytest.raises(ConfigError, match="holds a run already"):
         train(experiment, data=drawn_data, out=tmp_path, resume=False, device="cpu")
+
+
+def test_two_processes_do_not_train_into_one_run(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    with (tmp_path / "tiny" / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is training"):
+            train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+    assert train(experiment, data=drawn_data, out=tmp_path, device="cpu").steps == 12
 
 
 def test_a_checkpoint_of_another_network_is_refused(
