@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nets.blocks import ASPP, AttentionGate, ConvNormAct, SeparableConv
-from nets.mobilenet import LARGE, MobileNetV3Encoder
+from nets.mobilenet import LAYOUTS, MobileNetV3Encoder
 
 
 def _resize_as(x: Tensor, like: Tensor) -> Tensor:
@@ -47,9 +47,12 @@ class AttentionUNet(nn.Module):
         decoder: Sequence[int] = (96, 64, 48, 32, 24),
         full_stem: int = 8,
         prior: float = 0.01,
+        encoder: str = "large",
     ) -> None:
         super().__init__()
-        self.encoder = MobileNetV3Encoder(in_channels, LARGE)
+        if encoder not in LAYOUTS:
+            raise ValueError(f"attention-unet: encoder {encoder!r} is unknown: {', '.join(LAYOUTS)}")
+        self.encoder = MobileNetV3Encoder(in_channels, LAYOUTS[encoder])
         self.full = ConvNormAct(in_channels, full_stem, 3)
         channels = self.encoder.channels
         self.aspp = ASPP(channels[-1], aspp, rates)

@@ -1,4 +1,4 @@
-"""MobileNetV3-Large as an encoder: features at strides 2 to 32, finest first (Howard, ICCV 2019, table 1)."""
+"""MobileNetV3-Large and -Small as encoders: features at strides 2 to 32, finest first (Howard, ICCV 2019)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nets.blocks import ConvNormAct, SqueezeExcite
 
 
 class Row(NamedTuple):
-    """One inverted residual of table 1: kernel, expanded channels, output channels, SE, activation, stride."""
+    """One inverted residual of tables 1 and 2: kernel, expanded channels, output channels, SE, activation, stride."""
 
     kernel: int
     expanded: int
@@ -37,6 +37,21 @@ LARGE: tuple[Row, ...] = (
     Row(5, 960, 160, True, nn.Hardswish, 1),
     Row(5, 960, 160, True, nn.Hardswish, 1),
 )
+
+SMALL: tuple[Row, ...] = (
+    Row(3, 16, 16, True, nn.ReLU, 2),
+    Row(3, 72, 24, False, nn.ReLU, 2),
+    Row(3, 88, 24, False, nn.ReLU, 1),
+    Row(5, 96, 40, True, nn.Hardswish, 2),
+    Row(5, 240, 40, True, nn.Hardswish, 1),
+    Row(5, 240, 40, True, nn.Hardswish, 1),
+    Row(5, 120, 48, True, nn.Hardswish, 1),
+    Row(5, 144, 48, True, nn.Hardswish, 1),
+    Row(5, 288, 96, True, nn.Hardswish, 2),
+    Row(5, 576, 96, True, nn.Hardswish, 1),
+    Row(5, 576, 96, True, nn.Hardswish, 1),
+)
+LAYOUTS = {"large": LARGE, "small": SMALL}
 
 
 class InvertedResidual(nn.Module):
