@@ -92,9 +92,28 @@ class Patches(Section):
 
 
 class Loss(Section):
-    focal_weight: float = Field(default=10.0, ge=0)
+    """Weights of the terms of nets.losses.WeightedLoss (0: left out) and their settings.
+
+    `hardest` is the share of pixels that the focal term counts (OHEM; 1: all).
+    """
+
+    focal: float = Field(default=10.0, ge=0)
+    dice: float = Field(default=1.0, ge=0)
+    tversky: float = Field(default=0.0, ge=0)
+    blob: float = Field(default=0.0, ge=0)
     gamma: float = Field(default=2.0, ge=0)
     alpha: Share = 0.75
+    hardest: Share = 1.0
+    missed: Share = 0.7
+    exponent: Positive = 1.0
+
+
+class Distil(Section):
+    """A teacher that the network also follows: a bundle's folder beside the experiment, of the same input."""
+
+    teacher: Path
+    weight: Positive = 1.0
+    temperature: Positive = 2.0
 
 
 class Optimiser(Section):
@@ -145,6 +164,7 @@ class Experiment(Section):
     drawn: Drawn | None = None
     patches: Patches = Patches()
     loss: Loss = Loss()
+    distil: Distil | None = None
     optimiser: Optimiser = Optimiser()
     decision: Decision = Decision()
     budget: Budget
@@ -185,7 +205,10 @@ def load_experiment(path: Path) -> Experiment:
     network = experiment.network
     if network.weights is not None:
         network = network.model_copy(update={"weights": path.parent / network.weights})
-    return experiment.model_copy(update={"data": data, "network": network})
+    distil = experiment.distil
+    if distil is not None:
+        distil = distil.model_copy(update={"teacher": path.parent / distil.teacher})
+    return experiment.model_copy(update={"data": data, "network": network, "distil": distil})
 
 
 def load_run(run: Path) -> Experiment:

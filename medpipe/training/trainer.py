@@ -22,13 +22,14 @@ from torch.nn import functional
 
 from medpipe.errors import ConfigError
 from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisation, unit_values
+from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
 from medpipe.training.experiment import EXPERIMENT, FOLDS, Experiment, load_experiment, split
 from medpipe.training.metrics import PooledScores
 from medpipe.training.patches import Batch, PatchSampler
 from medpipe.training.sources import open_source
 from medpipe.training.state import CHECKPOINT, TrainingState, learning_rate, new_state
-from nets.losses import FocalDice
+from nets.losses import WeightedLoss
 
 CACHE = "cache"
 METRICS = "metrics.jsonl"
@@ -140,7 +141,8 @@ class Trainer:
             drawn=draw_pictures(drawn, spec.data.classes, spec.input, run / CACHE) if drawn else (),
             drawn_share=drawn.share if drawn else 0.0,
         )
-        self.loss = FocalDice(spec.loss.focal_weight, spec.loss.gamma, spec.loss.alpha)
+        self.loss = WeightedLoss(**spec.loss.model_dump())
+        self.teacher = Teacher(spec.distil, spec, device) if spec.distil else None
         self.state: TrainingState = new_state(spec, device)
         self.state.load(run)
 
@@ -191,9 +193,14 @@ class Trainer:
         for group in state.optimiser.param_groups:
             group["lr"] = rate
         image = self._laid_out(batch.image)
+        valid = batch.valid.to(self.device)
         with autocast(self.device):
             logits = state.network(image)
-        loss = self.loss(logits.float(), batch.target.to(self.device), batch.valid.to(self.device))
+        loss = self.loss(logits.float(), batch.target.to(self.device), valid)
+        if self.teacher is not None:
+            with autocast(self.device):
+                taught = self.teacher.logits(image)
+            loss = loss + self.teacher.loss(logits.float(), taught.float(), valid)
         state.optimiser.zero_grad(set_to_none=True)
         state.scaler.scale(loss).backward()
         state.scaler.unscale_(state.optimiser)
