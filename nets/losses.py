@@ -67,7 +67,8 @@ def tversky_loss(
 ) -> Tensor:
     """Per-class Tversky loss (classes,) over the batch (Salehi, MLMI 2017): a miss costs `missed`.
 
-    A false mark costs the rest, 1 - `missed`. `exponent` below 1 (.75) is the focal Tversky loss (Abraham, ISBI 2019), which dwells on what overlaps badly.
+    A false mark costs the rest, 1 - `missed`. `exponent` below 1 (.75) is the focal Tversky loss (Abraham, ISBI 2019),
+    which dwells on what overlaps badly.
     """
     p, t = torch.sigmoid(logits) * valid, target * valid
     overlap = _over_pixels(p * t)
