@@ -100,6 +100,13 @@ def default_sample(bundle: Bundle) -> dict[str, Any]:
     if kind == "fundus":
         rows, columns = _FUNDUS_SIZE if bundle.input.scale == "fit" else _SMALL_SIZE
         sample |= {"rows": rows, "columns": columns}
+    if bundle.input.extent_mm is not None and kind in (
+        "ct",
+        "mr",
+    ):  # as large as the bundle's field of view, 1 mm
+        low, high = bundle.input.extent_mm.min, bundle.input.extent_mm.max
+        sample["shape"] = [round((a + b) / 2) for a, b in zip(low, high, strict=True)]
+        sample["spacing"] = [1.0, 1.0, 1.0]
     return sample
 
 
@@ -190,7 +197,7 @@ def block_means(probability: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def draw(sample: Mapping[str, Any]) -> Image:
-    """The drawn sample (kind, seed, and for pictures columns and rows) as an Image, without going through DICOM."""
+    """The drawn sample (kind, seed, and its size where that is said) as an Image, without going through DICOM."""
     kind, seed = sample["kind"], sample["seed"]
     if kind == "fundus":
         from medpipe.samples.fundus import draw_fundus
@@ -204,7 +211,8 @@ def draw(sample: Mapping[str, Any]) -> Image:
     if kind in ("ct", "mr"):
         from medpipe.samples.phantom import draw_phantom
 
-        phantom = draw_phantom(kind, seed)
+        options: dict[str, Any] = {key: tuple(sample[key]) for key in ("shape", "spacing") if key in sample}
+        phantom = draw_phantom(kind, seed, **options)
         return _as_image(phantom.array[None], phantom.affine, kind.upper())
     raise BundleError(f"a golden case of kind {kind!r} cannot be drawn")
 

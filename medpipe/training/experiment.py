@@ -61,6 +61,14 @@ class Drawn(Section):
     columns: int = Field(default=4288, ge=256)
 
 
+class Stage(Section):
+    """Patches of another size up to a part of the budget: small ones first are seen more often (progressive sizes)."""
+
+    until: Share
+    size: Annotated[int, Field(ge=32)] | tuple[Side, Side, Side]
+    batch: int = Field(ge=1)
+
+
 class Patches(Section):
     """Patches: mostly around a lesion of a random class, at a random place in the patch; some background.
 
@@ -70,6 +78,7 @@ class Patches(Section):
 
     size: Annotated[int, Field(ge=32)] | tuple[Side, Side, Side] = 384
     batch: int = Field(default=4, ge=1)
+    stages: tuple[Stage, ...] = ()
     background: Share = 1 / 6
     zoom: tuple[Positive, Positive] = (0.75, 1.3)
     flips: tuple[Literal[0, 1, 2], ...] = (2,)
@@ -83,6 +92,13 @@ class Patches(Section):
     blur: Share = 0.2
     noise: Share = 0.0
     jpeg: Share = 0.0
+
+    def at(self, done: float) -> Patches:
+        """As they are at a part `done` (0..1) of the budget: the first stage that lasts longer, else themselves."""
+        for stage in self.stages:
+            if done < stage.until:
+                return self.model_copy(update={"size": stage.size, "batch": stage.batch})
+        return self
 
     def shape(self, *, flat: bool) -> tuple[int, int, int]:
         """Sizes along (k, j, i); one number is the side of a square, or of a cube."""
@@ -124,6 +140,8 @@ class Optimiser(Section):
     warm_up_steps: int = Field(default=200, ge=0)
     floor: Share = 0.01
     clip: Positive = 1.0
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients make one step: a larger batch in the memory of a small one."""
     ema: Share = 0.998
 
 
@@ -136,6 +154,8 @@ class Budget(Section):
     minutes: Positive | None = None
     steps: int | None = Field(default=None, ge=1)
     save_minutes: Positive = 2.0
+    patience: int | None = Field(default=None, ge=1)
+    """Ends after so many measurements without a better one on the threshold images; the best weights are exported."""
     validate_minutes: Positive = 12.0
 
     @model_validator(mode="after")

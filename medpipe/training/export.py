@@ -18,7 +18,7 @@ from medpipe.training.card import write_card
 from medpipe.training.decision import Choice, choose
 from medpipe.training.evaluation import measure
 from medpipe.training.experiment import Experiment, load_run, split
-from medpipe.training.state import CHECKPOINT, build_network
+from medpipe.training.state import BEST, CHECKPOINT, build_network
 
 
 def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundle:
@@ -47,7 +47,8 @@ def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundl
 def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:
     """The averaged weights; kernels in float16, what normalises in float32, where a small variance must stay exact."""
     try:
-        saved = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+        best = experiment.budget.patience is not None and (run / BEST).is_file()
+        saved = torch.load(run / (BEST if best else CHECKPOINT), map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"{run}: no {CHECKPOINT} to export; train first") from error
     network = build_network(experiment)

@@ -56,38 +56,39 @@ class PatchSampler:
         self._real, self._drawn = _Pool(cases), _Pool(drawn) if drawn else None
         self._drawn_share = drawn_share
 
-    def batch(self, step: int) -> Batch:
-        """The batch of one step."""
-        patches = [self.patch(step, index) for index in range(self.spec.batch)]
+    def batch(self, step: int, done: float = 0.0, first: int = 0) -> Batch:
+        """The batch of one step, at a part `done` of the budget; its patches are numbered from `first` on."""
+        spec = self.spec.at(done)
+        patches = [self.patch(step, first + index, spec) for index in range(spec.batch)]
         image, target, valid = (torch.stack(parts) for parts in zip(*patches, strict=True))
         return Batch(image, target, valid)
 
-    def patch(self, step: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def patch(self, step: int, index: int, spec: Patches) -> tuple[Tensor, Tensor, Tensor]:
         """(channels, *P), (classes, *P), (1, *P): one of a batch."""
         rng = np.random.default_rng((self.seed, step, index))
         pool = self._real
         if self._drawn is not None and rng.random() < self._drawn_share:
             pool = self._drawn
-        size = self.spec.shape(flat=self._flat)
-        zoom = float(rng.uniform(*self.spec.zoom))
+        size = spec.shape(flat=self._flat)
+        zoom = float(rng.uniform(*spec.zoom))
         side = np.array(
             [1 if self._flat and axis == 0 else max(8, round(n * zoom)) for axis, n in enumerate(size)]
         )
-        case, corner = pool.place(rng, side, self.spec.background)
-        if is_rigid(self.spec):
+        case, corner = pool.place(rng, side, spec.background)
+        if is_rigid(spec):
             stacked = _cut(case, corner, side, size)
         else:
-            stacked = deformed(case, corner + (side - 1) / 2, zoom, size, rng, self.spec)
-        stacked = _turn(stacked, rng, self.spec, flat=self._flat)
+            stacked = deformed(case, corner + (side - 1) / 2, zoom, size, rng, spec)
+        stacked = _turn(stacked, rng, spec, flat=self._flat)
         image, target, valid = (
             stacked[: self._channels],
             stacked[self._channels : -1].clamp(0, 1),
             stacked[-1:],
         )
         if case.image.dtype == np.uint8:
-            image = (vary_colour(image, rng, self.spec) - self._mean) / self._std
+            image = (vary_colour(image, rng, spec) - self._mean) / self._std
         else:
-            image = vary_scores(image, rng, self.spec)
+            image = vary_scores(image, rng, spec)
         valid = (valid > 0.5).float()
         parts = (image, target, valid)
         return (parts[0][:, 0], parts[1][:, 0], parts[2][:, 0]) if self._flat else parts

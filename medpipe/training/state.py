@@ -18,6 +18,8 @@ from medpipe.training.experiment import Experiment, Optimiser
 from nets import registry
 
 CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
+"""The averaged weights of the best measurement, kept where a run may end early."""
 
 
 @dataclass(eq=False)
@@ -30,6 +32,9 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     steps: int = 0
     seconds: float = 0.0
+    best: float = -1.0
+    """The best mean AUPR on the threshold images so far, and the measurements since (for `budget.patience`)."""
+    since: int = 0
 
     def follow(self, decay: float) -> None:
         """Moves the average towards the network; early on faster, so that the start is forgotten."""
@@ -54,10 +59,22 @@ class TrainingState:
                 "scaler": self.scaler.state_dict(),
                 "steps": self.steps,
                 "seconds": self.seconds,
+                "best": self.best,
+                "since": self.since,
             },
             half,
         )
         half.replace(run / CHECKPOINT)
+
+    def judge(self, score: float, run: Path) -> None:
+        """Keeps the averaged weights in BEST where `score` is the best so far."""
+        if score > self.best:
+            self.best, self.since = score, 0
+            half = run / f"{BEST}.half"
+            torch.save({"average": self.average.state_dict(), "steps": self.steps, "score": score}, half)
+            half.replace(run / BEST)
+        else:
+            self.since += 1
 
     def load(self, run: Path) -> bool:
         """Goes on from the run's checkpoint; False where there is none. ConfigError where it is another network's."""
@@ -73,6 +90,7 @@ class TrainingState:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.scaler.load_state_dict(saved["scaler"])
         self.steps, self.seconds = int(saved["steps"]), float(saved["seconds"])
+        self.best, self.since = float(saved.get("best", -1.0)), int(saved.get("since", 0))
         return True
 
 
@@ -96,8 +114,8 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     network = build_network(experiment).to(device)
     if experiment.network.weights is not None:
         begin_with(network, experiment.network.weights)
-    if experiment.input.spatial_dims == 2:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = torch.channels_last if experiment.input.spatial_dims == 2 else torch.channels_last_3d
+    network.to(memory_format=layout)  # type: ignore[call-overload]
     spec = experiment.optimiser
     return TrainingState(
         network=network.train(),

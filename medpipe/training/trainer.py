@@ -1,10 +1,9 @@
-"""The training loop: batches, loss, optimiser, moving average; checkpoints and a line of figures every so often."""
+"""The training loop: batches, loss, optimiser, moving average; checkpoints and measurements on the way."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import math
 import shutil
 import time
@@ -17,22 +16,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from medpipe.errors import ConfigError
 from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisation, unit_values
 from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
 from medpipe.training.experiment import EXPERIMENT, FOLDS, Experiment, load_experiment, split
+from medpipe.training.journal import Journal
 from medpipe.training.metrics import PooledScores
 from medpipe.training.patches import Batch, PatchSampler
+from medpipe.training.ranks import Ranks, joined, own_device
 from medpipe.training.sources import open_source
 from medpipe.training.state import CHECKPOINT, TrainingState, learning_rate, new_state
 from nets.losses import WeightedLoss
 
 CACHE = "cache"
-METRICS = "metrics.jsonl"
 _LOG_STEPS = 50
 
 
@@ -45,13 +46,15 @@ class TrainingReport:
     minutes: float
     loss: float
     patches_per_second: float
+    waited: float = 0.0
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def summary(self) -> str:
         """A few lines for a person."""
         lines = [
             f"{self.run}: {self.steps} steps in {self.minutes:.1f} min, "
-            f"{self.patches_per_second:.1f} patches/s, loss {self.loss:.4f}"
+            f"{self.patches_per_second:.1f} patches/s ({100 * self.waited:.1f} % of the time waited for them), "
+            f"loss {self.loss:.4f}"
         ]
         for part, scores in self.scores.items():
             shown = ", ".join(f"{c} {'-' if v is None else f'{v:.3f}'}" for c, v in scores.items())
@@ -84,10 +87,15 @@ def train(
     if not resume and (run / CHECKPOINT).exists():
         raise ConfigError(f"{run}: holds a run already; resume it, or move it away to start anew")
     run.mkdir(parents=True, exist_ok=True)
-    with _alone(run):
-        shutil.copyfile(experiment, run / EXPERIMENT)
-        shutil.copyfile(spec.data.folds, run / FOLDS)
-        return Trainer(spec, data, run, pick_device(device)).run()
+    chosen = own_device(pick_device(device))
+    with joined(chosen) as ranks, contextlib.ExitStack() as held:
+        if ranks.first:
+            held.enter_context(_alone(run))
+            shutil.copyfile(experiment, run / EXPERIMENT)
+            shutil.copyfile(spec.data.folds, run / FOLDS)
+            Trainer.prepare(spec, data, run)  # the first one fills the cache, the others find it
+        ranks.wait()
+        return Trainer(spec, data, run, chosen, ranks).run()
 
 
 @contextlib.contextmanager
@@ -111,11 +119,11 @@ def pick_device(device: str) -> torch.device:
         raise ConfigError(f"device {device!r} is unknown: auto, cpu, cuda or cuda:n") from error
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """fp16 on CUDA, bf16 on a CPU that computes in it, else f32."""
+def autocast(device: torch.device, *, flat: bool = True) -> contextlib.AbstractContextManager[Any]:
+    """fp16 on CUDA; bf16 on a CPU that computes in it, of pictures (`flat`): volumes are slower in it than in f32."""
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.float16)
-    if device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False):
+    if device.type == "cpu" and flat and torch.cpu.get_capabilities().get("avx512_bf16", False):
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
@@ -123,28 +131,40 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 class Trainer:
     """One run: its pictures, its state and its folder."""
 
-    def __init__(self, spec: Experiment, data: Path, run: Path, device: torch.device) -> None:
-        self.spec, self.folder, self.device = spec, run, device
+    def __init__(
+        self, spec: Experiment, data: Path, run: Path, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
+        self.spec, self.folder, self.device, self.ranks = spec, run, device, ranks or Ranks()
         self._flat = spec.input.spatial_dims == 2
-        parts = split(spec.data)
-        self.training = self._load(data, parts.training)
-        self.measured = {
-            "thresholds": self._load(data, parts.thresholds),
-            "held_out": self._load(data, parts.held_out),
-        }
-        drawn = spec.drawn
+        self.training, self.measured, drawn = Trainer.prepare(spec, data, run)
         self.sampler = PatchSampler(
             self.training,
             spec.patches,
             spec.input,
             seed=spec.seed,
-            drawn=draw_pictures(drawn, spec.data.classes, spec.input, run / CACHE) if drawn else (),
-            drawn_share=drawn.share if drawn else 0.0,
+            drawn=drawn,
+            drawn_share=spec.drawn.share if spec.drawn else 0.0,
         )
         self.loss = WeightedLoss(**spec.loss.model_dump())
         self.teacher = Teacher(spec.distil, spec, device) if spec.distil else None
         self.state: TrainingState = new_state(spec, device)
         self.state.load(run)
+        self.network = self.ranks.spread(self.state.network, device)
+        self.journal = Journal(run, silent=not self.ranks.first)
+
+    @staticmethod
+    def prepare(
+        spec: Experiment, data: Path, run: Path
+    ) -> tuple[list[TrainingCase], dict[str, list[TrainingCase]], list[TrainingCase]]:
+        """Training cases, measured ones by part, drawn ones; from the run's cache where they are there."""
+        source, parts = open_source(data, spec.input, spec.labels), split(spec.data)
+
+        def load(names: Sequence[str]) -> list[TrainingCase]:
+            return load_cases(source, names, spec.input, classes=len(spec.data.classes), cache=run / CACHE)
+
+        measured = {"thresholds": load(parts.thresholds), "held_out": load(parts.held_out)}
+        drawn = draw_pictures(spec.drawn, spec.data.classes, spec.input, run / CACHE) if spec.drawn else []
+        return load(parts.training), measured, drawn
 
     def run(self) -> TrainingReport:
         """Trains to the end of the budget; saves on the way, at the end, and when interrupted."""
@@ -152,11 +172,16 @@ class Trainer:
         started, before, first = time.monotonic(), state.seconds, state.steps
         saved = validated = started
         losses: list[float] = []
+        patches, waited = 0, 0.0
         self._note("start", seconds=round(state.seconds), pictures=len(self.training))
         batches = self._batches(first)
         try:
-            while (done := self._done()) < 1:
-                losses.append(self.step(next(batches), done))
+            while (done := self.ranks.agreed(self._done(), self.device)) < 1:
+                asked = time.monotonic()
+                taken = [next(batches) for _ in range(self.spec.optimiser.accumulate)]
+                waited += time.monotonic() - asked
+                patches += sum(len(batch.image) for batch in taken)
+                losses.append(self.step(taken, done))
                 now = time.monotonic()
                 state.seconds = before + now - started
                 if state.steps % _LOG_STEPS == 0:
@@ -165,54 +190,67 @@ class Trainer:
                         loss=_mean(losses[-_LOG_STEPS:]),
                         rate=state.optimiser.param_groups[0]["lr"],
                         minutes=round(state.seconds / 60, 2),
+                        patches_per_second=round(patches / (now - started), 2),
+                        waited=round(waited / (now - started), 4),
                     )
-                if now - saved > 60 * budget.save_minutes:
+                if self.ranks.first and now - saved > 60 * budget.save_minutes:
                     state.save(self.folder)
                     saved = now
-                if now - validated > 60 * budget.validate_minutes:
+                if self.ranks.first and now - validated > 60 * budget.validate_minutes:
                     self.validate()
                     validated = time.monotonic()
         finally:
             batches.close()
-            state.save(self.folder)
-        scores = self.validate()
+            if self.ranks.first:
+                state.save(self.folder)
+        scores = self.validate() if self.ranks.first else {}
+        self.journal.close()
         spent = max(time.monotonic() - started, 1e-9)
         return TrainingReport(
             run=self.folder,
             steps=state.steps,
             minutes=state.seconds / 60,
             loss=_mean(losses[-_LOG_STEPS:]),
-            patches_per_second=(state.steps - first) * self.spec.patches.batch / spent,
+            patches_per_second=patches * self.ranks.world / spent,
+            waited=waited / spent,
             scores=scores,
         )
 
-    def step(self, batch: Batch, done: float) -> float:
-        """One step of the optimiser on one batch; gives the loss."""
+    def step(self, batches: Sequence[Batch] | Batch, done: float) -> float:
+        """One step of the optimiser on one batch, or on several whose gradients are added up; gives the mean loss."""
+        taken = [batches] if isinstance(batches, Batch) else batches
         state, spec = self.state, self.spec.optimiser
         rate = learning_rate(spec, state.steps, done)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        image = self._laid_out(batch.image)
-        valid = batch.valid.to(self.device)
-        with autocast(self.device):
-            logits = state.network(image)
-        loss = self.loss(logits.float(), batch.target.to(self.device), valid)
-        if self.teacher is not None:
-            with autocast(self.device):
-                taught = self.teacher.logits(image)
-            loss = loss + self.teacher.loss(logits.float(), taught.float(), valid)
         state.optimiser.zero_grad(set_to_none=True)
-        state.scaler.scale(loss).backward()
+        value = 0.0
+        for number, batch in enumerate(taken):
+            # gradients travel between processes once a step, with the last batch
+            last = number == len(taken) - 1
+            with contextlib.nullcontext() if last else unsynchronised(self.network):
+                loss = self._loss(batch) / len(taken)
+                torch.autograd.backward(state.scaler.scale(loss))
+            value += float(loss.detach())
         state.scaler.unscale_(state.optimiser)
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), spec.clip)
         state.scaler.step(state.optimiser)
         state.scaler.update()
         state.steps += 1
         state.follow(spec.ema)
-        value = float(loss.detach())
         if not math.isfinite(value):
             raise ConfigError(f"step {state.steps}: the loss is {value}; lower optimiser.rate")
         return value
+
+    def _loss(self, batch: Batch) -> Tensor:
+        image, valid = self._laid_out(batch.image), batch.valid.to(self.device)
+        with autocast(self.device, flat=self._flat):
+            logits = self.network(image)
+            taught = self.teacher.logits(image) if self.teacher else None
+        loss: Tensor = self.loss(logits.float(), batch.target.to(self.device), valid)
+        if self.teacher is not None and taught is not None:
+            loss = loss + self.teacher.loss(logits.float(), taught.float(), valid)
+        return loss
 
     def validate(self) -> dict[str, dict[str, float | None]]:
         """AUPR per class of the averaged network at working size; of the held-out pictures only to be looked at."""
@@ -234,6 +272,9 @@ class Trainer:
                 for c, d in zip(self.spec.data.classes, dices, strict=True)
             }
             self._note("validate", part=part, aupr=scores[part], mean_dice=mean_dice)
+        if self.spec.budget.patience is not None:
+            known = [value for value in scores["thresholds"].values() if value is not None]
+            self.state.judge(_mean(known), self.folder)
         return scores
 
     def probabilities(self, case: TrainingCase) -> NDArray[np.float32]:
@@ -245,14 +286,14 @@ class Trainer:
         fed = image.transpose(0, 1) if self._flat else image[None]
         short = [-n % 32 for n in fed.shape[2:]]
         padded = functional.pad(fed, [n for size in reversed(short) for n in (0, size)])
-        with torch.inference_mode(), autocast(self.device):
+        with torch.inference_mode(), autocast(self.device, flat=self._flat):
             logits = self.state.average(self._laid_out(padded))
         kept = logits.float()[(..., *(slice(n) for n in fed.shape[2:]))]
         probability = torch.sigmoid(kept).cpu()
         return np.asarray((probability.transpose(0, 1) if self._flat else probability[0]).numpy())
 
     def _laid_out(self, image: Tensor) -> Tensor:
-        layout = torch.channels_last if self._flat else torch.contiguous_format
+        layout = torch.channels_last if self._flat else torch.channels_last_3d
         return image.to(self.device, memory_format=layout)
 
     def _done(self) -> float:
@@ -263,33 +304,38 @@ class Trainer:
             parts.append(self.state.steps / budget.steps)
         if budget.minutes is not None:
             parts.append(self.state.seconds / (60 * budget.minutes))
+        if budget.patience is not None and self.state.since >= budget.patience:
+            parts.append(1.0)
         return max(parts)
 
-    def _load(self, data: Path, names: Sequence[str]) -> list[TrainingCase]:
-        source = open_source(data, self.spec.input, self.spec.labels)
-        classes = len(self.spec.data.classes)
-        return load_cases(source, names, self.spec.input, classes=classes, cache=self.folder / CACHE)
-
     def _batches(self, step: int) -> Generator[Batch, None, None]:
-        """Batches from `step` on; beside a GPU they are cut ahead of time."""
+        """Batches from a step on, this process's share of each; beside a GPU they are cut ahead of time."""
+        number = step * self.spec.optimiser.accumulate
+
+        def cut(number: int, done: float) -> Batch:
+            return self.sampler.batch(number, done, self.ranks.rank * self.spec.patches.at(done).batch)
+
         if self.device.type != "cuda":
             while True:
-                yield self.sampler.batch(step)
-                step += 1
+                yield cut(number, self.ranks.agreed(self._done(), self.device))
+                number += 1
         with ThreadPoolExecutor(8) as pool:
-            ahead: list[Future[Batch]] = [pool.submit(self.sampler.batch, step + n) for n in range(16)]
+            ahead: list[Future[Batch]] = [pool.submit(cut, number + n, self._done()) for n in range(16)]
             try:
                 while True:
                     yield ahead.pop(0).result()
-                    ahead.append(pool.submit(self.sampler.batch, step + 16))
-                    step += 1
+                    ahead.append(pool.submit(cut, number + 16, self._done()))
+                    number += 1
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _note(self, kind: str, **facts: Any) -> None:
-        line = {"kind": kind, "step": self.state.steps, **facts}
-        with (self.folder / METRICS).open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        self.journal.note(kind, self.state.steps, **facts)
+
+
+def unsynchronised(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Backward passes in here stay in this process."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _mean(values: Sequence[float]) -> float:
