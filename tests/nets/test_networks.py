@@ -22,6 +22,20 @@ PLAIN: dict[str, Any] = {
 CASES: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
     "attention-unet": (SMALL, [(32, 32), (33, 47), (64, 96), (97, 63)]),
     "attention-unet small": ({**SMALL, "encoder": "small"}, [(32, 32), (33, 47), (97, 63)]),
+    "attention-unet full": ({**SMALL, "encoder": "small", "separable": False}, [(32, 32), (33, 47)]),
+    "attention-unet plain": (
+        {**SMALL, "encoder": "small", "attention": False, "pyramid": False, "encoder_eps": 1e-3},
+        [(32, 32), (33, 47)],
+    ),
+    "attention-unet one-jump": ({**SMALL, "encoder": "small", "progressive": False}, [(32, 32), (33, 47)]),
+    "attention-unet supervised": (
+        {**SMALL, "encoder": "small", "deep_supervision": True},
+        [(64, 96), (33, 47)],
+    ),
+    "attention-unet one-jump-supervised": (
+        {**SMALL, "encoder": "small", "progressive": False, "deep_supervision": True},
+        [(33, 47)],
+    ),
     "phantom": ({"levels": [0.3, 0.6], "spatial_dims": 2}, [(16, 16), (33, 47)]),
     "phantom 3-D": ({"levels": [0.3, 0.6], "spatial_dims": 3}, [(8, 9, 10), (16, 16, 16)]),
     "plain-conv-unet": (PLAIN, [(16, 16), (24, 40)]),
@@ -29,6 +43,8 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
         {**PLAIN, "kernels": [[1, 3, 3], [3, 3, 3]], "strides": [[1, 1, 1], [2, 2, 2]]},
         [(8, 8, 8), (6, 16, 12)],
     ),
+    "swin-unet": ({"width": 32, "depths": [2, 2], "window": 4}, [(32, 32), (33, 47), (5, 70)]),
+    "unet": ({"widths": [4, 8, 12]}, [(8, 8), (33, 47), (64, 96)]),
     "vnet": ({"widths": [4, 8, 12]}, [(16, 16, 16), (9, 17, 24)]),
 }
 MATRIX = [
@@ -49,10 +65,11 @@ def test_builds_runs_and_back_propagates(
 ) -> None:
     network = registry.build(name, in_channels=channels, classes=2, **hyper).train()
     image = torch.randn(2, channels, *size)
-    logits = network(image)
-    assert logits.shape == (2, 2, *size)
-    assert torch.isfinite(logits).all()
-    logits.square().mean().backward()
+    given = network(image)
+    outputs = given if isinstance(given, list) else [given]
+    assert outputs[0].shape == (2, 2, *size)
+    assert all(torch.isfinite(logits).all() for logits in outputs)
+    torch.stack([logits.square().mean() for logits in outputs]).sum().backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not without, f"no finite gradient: {without}"
 
