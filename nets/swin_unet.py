@@ -27,6 +27,9 @@ class WindowAttention(nn.Module):
     there to fill the last window, or that come from the other border by the shift, are not attended to.
     """
 
+    relative: Tensor
+    """Of each pair of cells, the row of `bias`."""
+
     def __init__(self, channels: int, window: int, *, shift: bool) -> None:
         super().__init__()
         if channels % HEAD:
