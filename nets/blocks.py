@@ -5,7 +5,7 @@ All take and give (N, C, H, W) and know no size in advance, so a graph traced on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,12 @@ class ConvNormAct(nn.Sequential):
         dilation: int = 1,
         groups: int = 1,
         activation: type[nn.Module] | None = nn.ReLU,
+        eps: float = 1e-5,
     ) -> None:
         padding = dilation * (kernel - 1) // 2
         layers: list[nn.Module] = [
             nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
-            nn.BatchNorm2d(outputs),
+            nn.BatchNorm2d(outputs, eps),
         ]
         if activation is not None:
             layers.append(activation())
@@ -65,16 +66,19 @@ class SqueezeExcite(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling with separable branches (Chen, ECCV 2018).
+    """Atrous spatial pyramid pooling, its branches separable unless told otherwise (Chen, ECCV 2018).
 
-    One 1 x 1 branch, one separable 3 x 3 branch per rate, one global-pooling branch that broadcasts to any H, W.
+    One 1 x 1 branch, one 3 x 3 branch per rate, one global-pooling branch that broadcasts to any H, W.
     On a grid of g cells a branch of rate >= g sees padding only besides its centre: choose the rates for the tile.
     """
 
-    def __init__(self, inputs: int, outputs: int, rates: Sequence[int] = (6, 12, 18)) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, rates: Sequence[int] = (6, 12, 18), *, separable: bool = True
+    ) -> None:
         super().__init__()
+        convolution: Callable[..., nn.Module] = SeparableConv if separable else ConvNormAct
         self.point = ConvNormAct(inputs, outputs, 1)
-        self.atrous = nn.ModuleList(SeparableConv(inputs, outputs, 3, dilation=rate) for rate in rates)
+        self.atrous = nn.ModuleList(convolution(inputs, outputs, 3, dilation=rate) for rate in rates)
         self.pooled = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU())
         self.project = ConvNormAct(outputs * (len(rates) + 2), outputs, 1)
 
@@ -84,6 +88,12 @@ class ASPP(nn.Module):
         branches.append(pooled.expand_as(branches[0]))
         merged: Tensor = self.project(torch.cat(branches, dim=1))
         return merged
+
+
+def padded(x: Tensor, multiple: int) -> Tensor:
+    """H and W up to the next multiple, at their ends, by repeating the last row and column."""
+    height, width = x.shape[-2:]
+    return functional.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 class AttentionGate(nn.Module):

@@ -6,6 +6,8 @@ class that is absent from the batch is not punished by an overlap: false marks t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -131,6 +133,26 @@ def consistency_loss(logits: Tensor, average: Tensor, valid: Tensor) -> Tensor:
 def _over_pixels(x: Tensor) -> Tensor:
     """Sum over the batch and all places, one value per class."""
     return x.transpose(0, 1).flatten(1).sum(dim=1)
+
+
+def deep_supervision(
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    outputs: Sequence[Tensor],
+    target: Tensor,
+    valid: Tensor,
+) -> Tensor:
+    """The mean of `loss` over outputs of several sizes, finest first, each weighing half of the one before it.
+
+    A coarser output answers for the shares of its larger pixels: target and valid pixels are averaged over each
+    (Lee, AISTATS 2015; weights of nnU-Net).
+    """
+    total, weights = loss(outputs[0], target, valid), 1.0
+    for number, logits in enumerate(outputs[1:], start=1):
+        size, weight = logits.shape[2:], 0.5**number
+        inside = functional.interpolate(valid, size=size, mode="area")
+        share = functional.interpolate(target * valid, size=size, mode="area") / inside.clamp(min=1e-6)
+        total, weights = total + weight * loss(logits, share.clamp(max=1), inside), weights + weight
+    return total / weights
 
 
 class WeightedLoss(nn.Module):

@@ -52,16 +52,18 @@ SMALL: tuple[Row, ...] = (
     Row(5, 576, 96, True, nn.Hardswish, 1),
 )
 LAYOUTS = {"large": LARGE, "small": SMALL}
+STEM = 16
+"""Channels of the first convolution, of both."""
 
 
 class InvertedResidual(nn.Module):
     """Expand, depthwise, squeeze-and-excite, project; a residual where the shape allows."""
 
-    def __init__(self, inputs: int, row: Row) -> None:
+    def __init__(self, inputs: int, row: Row, eps: float = 1e-5) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         if row.expanded != inputs:
-            layers.append(ConvNormAct(inputs, row.expanded, 1, activation=row.activation))
+            layers.append(ConvNormAct(inputs, row.expanded, 1, activation=row.activation, eps=eps))
         layers.append(
             ConvNormAct(
                 row.expanded,
@@ -70,11 +72,12 @@ class InvertedResidual(nn.Module):
                 stride=row.stride,
                 groups=row.expanded,
                 activation=row.activation,
+                eps=eps,
             )
         )
         if row.excite:
             layers.append(SqueezeExcite(row.expanded, max(8, (row.expanded // 4 + 7) // 8 * 8)))
-        layers.append(ConvNormAct(row.expanded, row.outputs, 1, activation=None))
+        layers.append(ConvNormAct(row.expanded, row.outputs, 1, activation=None, eps=eps))
         self.block = nn.Sequential(*layers)
         self.residual = row.stride == 1 and inputs == row.outputs
 
@@ -84,19 +87,23 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV3Encoder(nn.Module):
-    """(N, C, H, W) -> features at strides 2, 4, 8, 16, 32, finest first; `channels` are theirs."""
+    """(N, C, H, W) -> features at strides 2, 4, 8, 16, 32, finest first; `channels` are theirs.
 
-    def __init__(self, in_channels: int = 3, rows: tuple[Row, ...] = LARGE, stem: int = 16) -> None:
+    `eps` is what the batch norms add to the variance; see nets.pretrained for checkpoints of others.
+    """
+
+    def __init__(self, in_channels: int = 3, rows: tuple[Row, ...] = LARGE, *, eps: float = 1e-5) -> None:
         super().__init__()
-        self.stem = ConvNormAct(in_channels, stem, 3, stride=2, activation=nn.Hardswish)
+        self.rows, self.eps = rows, eps
+        self.stem = ConvNormAct(in_channels, STEM, 3, stride=2, activation=nn.Hardswish, eps=eps)
         stages: list[list[nn.Module]] = [[]]
         self.channels: list[int] = []
-        inputs = stem
+        inputs = STEM
         for row in rows:
             if row.stride == 2:
                 self.channels.append(inputs)
                 stages.append([])
-            stages[-1].append(InvertedResidual(inputs, row))
+            stages[-1].append(InvertedResidual(inputs, row, eps))
             inputs = row.outputs
         self.channels.append(inputs)
         self.stages = nn.ModuleList(nn.Sequential(*blocks) for blocks in stages)

@@ -10,12 +10,16 @@ from torch import nn
 from nets.attention_unet import AttentionUNet
 from nets.phantom import Phantom
 from nets.plain_conv_unet import PlainConvUNet
+from nets.swin_unet import SwinUNet
+from nets.unet import UNet
 from nets.vnet import VNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "attention-unet": AttentionUNet,
     "phantom": Phantom,
     "plain-conv-unet": PlainConvUNet,
+    "swin-unet": SwinUNet,
+    "unet": UNet,
     "vnet": VNet,
 }
 

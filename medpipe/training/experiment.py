@@ -28,12 +28,25 @@ class Section(BaseModel):
 class Network(Section):
     """A network of nets.registry; `in_channels` and `classes` come from input and data.
 
-    `weights` is a run's checkpoint or a bundle's model.safetensors to begin with, beside the experiment.
+    `weights` is a run's checkpoint or a bundle's model.safetensors to begin with, beside the experiment;
+    `encoder_weights`, in its place, a MobileNetV3 of torchvision or timm (.pth or .safetensors) for the encoder alone.
     """
 
     name: str
     weights: Path | None = None
+    encoder_weights: Path | None = None
     hyper: dict[str, HyperValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Network:
+        if self.weights is not None and self.encoder_weights is not None:
+            raise ValueError("weights hold an encoder already; leave out encoder_weights, or weights")
+        return self
+
+    def beside(self, folder: Path) -> Network:
+        """With its files taken from a folder."""
+        files = {"weights": self.weights, "encoder_weights": self.encoder_weights}
+        return self.model_copy(update={key: folder / file for key, file in files.items() if file is not None})
 
 
 class Data(Section):
@@ -222,9 +235,7 @@ def load_experiment(path: Path) -> Experiment:
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from error
     data = experiment.data.model_copy(update={"folds": path.parent / experiment.data.folds})
-    network = experiment.network
-    if network.weights is not None:
-        network = network.model_copy(update={"weights": path.parent / network.weights})
+    network = experiment.network.beside(path.parent)
     distil = experiment.distil
     if distil is not None:
         distil = distil.model_copy(update={"teacher": path.parent / distil.teacher})

@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from torch import nn
 from medpipe.errors import ConfigError
 from medpipe.training.experiment import Experiment, Optimiser
 from nets import registry
+from nets.mobilenet import MobileNetV3Encoder
+from nets.pretrained import load_encoder
 
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 """The averaged weights of the best measurement, kept where a run may end early."""
+SAFE = ".safetensors"
 
 
 @dataclass(eq=False)
@@ -114,6 +118,8 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     network = build_network(experiment).to(device)
     if experiment.network.weights is not None:
         begin_with(network, experiment.network.weights)
+    if experiment.network.encoder_weights is not None:
+        begin_encoder_with(network, experiment.network.encoder_weights)
     layout = torch.channels_last if experiment.input.spatial_dims == 2 else torch.channels_last_3d
     network.to(memory_format=layout)  # type: ignore[call-overload]
     spec = experiment.optimiser
@@ -131,13 +137,37 @@ def begin_with(network: nn.Module, path: Path) -> None:
     Raises ConfigError where they are not of this network.
     """
     try:
-        if path.suffix == ".safetensors":
-            weights: dict[str, Any] = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)["average"]
-        network.load_state_dict(weights)
-    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        weights = _read(path)
+        network.load_state_dict(weights if path.suffix == SAFE else weights["average"])
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"network.weights: {path} does not fit this network: {error}") from error
+
+
+def begin_encoder_with(network: nn.Module, path: Path) -> None:
+    """Loads an ImageNet checkpoint of torchvision or timm into the network's encoder, see nets.pretrained.
+
+    Raises ConfigError where the network has no such encoder, or the file is another's.
+    """
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, MobileNetV3Encoder):
+        raise ConfigError("network.encoder_weights: this network has no MobileNetV3 encoder; leave it out")
+    try:
+        load_encoder(encoder, _read(path))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"network.encoder_weights: {path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a .safetensors or a torch file holds; ValueError where that is not weights alone. Pickled code is not run."""
+    if path.suffix == SAFE:
+        return load_file(path)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, EOFError) as error:
+        raise ValueError("not a file of weights alone; save the network's state_dict()") from error
+    if not isinstance(saved, dict):
+        raise ValueError(f"holds a {type(saved).__name__}, not weights by name")
+    return saved
 
 
 def learning_rate(spec: Optimiser, step: int, done: float) -> float:

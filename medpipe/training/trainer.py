@@ -31,7 +31,7 @@ from medpipe.training.patches import Batch, PatchSampler
 from medpipe.training.ranks import Ranks, joined, own_device
 from medpipe.training.sources import open_source
 from medpipe.training.state import CHECKPOINT, TrainingState, learning_rate, new_state
-from nets.losses import WeightedLoss
+from nets.losses import WeightedLoss, deep_supervision
 
 CACHE = "cache"
 _LOG_STEPS = 50
@@ -245,11 +245,14 @@ class Trainer:
     def _loss(self, batch: Batch) -> Tensor:
         image, valid = self._laid_out(batch.image), batch.valid.to(self.device)
         with autocast(self.device, flat=self._flat):
-            logits = self.network(image)
+            given = self.network(image)
             taught = self.teacher.logits(image) if self.teacher else None
-        loss: Tensor = self.loss(logits.float(), batch.target.to(self.device), valid)
+        # with deep supervision the coarser logits follow
+        outputs = [part.float() for part in (given if isinstance(given, list) else [given])]
+        logits = outputs[0]
+        loss = deep_supervision(self.loss, outputs, batch.target.to(self.device), valid)
         if self.teacher is not None and taught is not None:
-            loss = loss + self.teacher.loss(logits.float(), taught.float(), valid)
+            loss = loss + self.teacher.loss(logits, taught.float(), valid)
         return loss
 
     def validate(self) -> dict[str, dict[str, float | None]]:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nets.losses import (
     WeightedLoss,
     blob_loss,
     consistency_loss,
+    deep_supervision,
     dice_loss,
     distillation_loss,
     focal_loss,
@@ -109,6 +111,44 @@ def test_the_sum_is_weighted_and_averaged_over_classes() -> None:
     valid = torch.ones(1, 1, 8, 8)
     expected = (10 * focal_loss(logits, target, valid) + dice_loss(logits, target, valid)).mean()
     assert torch.allclose(WeightedLoss(10.0)(logits, target, valid), expected)
+
+
+def test_one_output_is_judged_as_it_is() -> None:
+    logits, target, valid = torch.randn(1, 2, 8, 8), torch.ones(1, 2, 8, 8), torch.ones(1, 1, 8, 8)
+    loss = WeightedLoss()
+    assert torch.equal(deep_supervision(loss, [logits], target, valid), loss(logits, target, valid))
+
+
+def test_a_coarser_output_weighs_half_and_answers_for_the_shares_of_its_pixels() -> None:
+    """A pixel of four, of which two are valid and one of these is of the class, has the target 1/2 and counts half."""
+    target, valid = torch.zeros(1, 1, 2, 4), torch.ones(1, 1, 2, 4)
+    target[..., 0, 0] = target[..., 1, 0] = 1
+    valid[..., 1, :2] = 0  # the second positive is not valid either
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        seen.append((target, valid))
+        return logits.mean()
+
+    total = deep_supervision(
+        loss, [torch.full((1, 1, 2, 4), 3.0), torch.full((1, 1, 1, 2), 6.0)], target, valid
+    )
+    assert float(total) == pytest.approx((3 + 6 / 2) / 1.5)
+    shares, inside = seen[1]
+    assert shares.flatten().tolist() == [0.5, 0]
+    assert inside.flatten().tolist() == [0.5, 1]
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
+def test_the_truth_loses_least_at_every_size_of_pictures_and_volumes(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    target = (torch.rand(1, 2, *shape) > 0.5).float()
+    valid = torch.ones(1, 1, *shape)
+    coarse = functional.max_pool2d if len(shape) == 2 else functional.max_pool3d
+    right = [10 * (2 * target - 1), 10 * (2 * coarse(target, 2) - 1)]
+    wrong = [-logits for logits in right]
+    loss = WeightedLoss()
+    assert deep_supervision(loss, right, target, valid) < deep_supervision(loss, wrong, target, valid)
 
 
 def test_a_thousandth_of_foreground_still_pulls() -> None:

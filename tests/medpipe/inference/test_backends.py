@@ -98,6 +98,9 @@ def picture(bundle: Bundle, number: int = 2) -> np.ndarray:
     ("name", "hyper", "patch"),
     [
         ("attention-unet", "aspp = 64, decoder = [48, 32, 24, 16, 16]", (128, 160)),
+        ("unet", "widths = [8, 16, 24]", (64, 80)),
+        ("swin-unet", "width = 32, depths = [2, 2]", (64, 104)),
+        ("vnet", "widths = [8, 12]", (16, 16, 24)),
         ("phantom", "levels = [0.3, 0.6]", (64, 64)),
         ("phantom", "levels = [0.3, 0.6], spatial_dims = 3", (32, 32, 32)),
     ],

@@ -37,6 +37,22 @@ def test_steps_on_one_batch_lower_its_loss(experiment: Path, drawn_data: Path, t
     assert trainer.state.steps == 40
 
 
+def test_with_deep_supervision_every_head_learns_and_the_last_one_is_kept(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    experiment.write_text(experiment.read_text().replace("aspp = 16", "aspp = 16\ndeep_supervision = true"))
+    trainer = Trainer(load_experiment(experiment), drawn_data, tmp_path, CPU)
+    before = {name: value.clone() for name, value in trainer.state.network.state_dict().items()}
+    batch = trainer.sampler.batch(0)
+    losses = [trainer.step(batch, 0.0) for _ in range(20)]
+    assert losses[-1] < 0.9 * losses[0]
+    heads = [name for name in before if name.startswith(("head", "auxiliary")) and name.endswith("weight")]
+    assert len(heads) == 4
+    assert not any(torch.equal(before[name], trainer.state.network.state_dict()[name]) for name in heads)
+    case = trainer.measured["held_out"][0]
+    assert trainer.probabilities(case).shape == (4, *case.image.shape[1:])
+
+
 def test_a_run_leaves_its_experiment_its_folds_and_its_figures(
     experiment: Path, drawn_data: Path, tmp_path: Path
 ) -> None:
