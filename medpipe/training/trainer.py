@@ -144,6 +144,8 @@ class Trainer:
             seed=spec.seed,
             drawn=drawn,
             drawn_share=spec.drawn.share if spec.drawn else 0.0,
+            classes=spec.data.classes,
+            weights=spec.data.weights,
         )
         self.loss = WeightedLoss(**spec.loss.model_dump())
         self.teacher = Teacher(spec.distil, spec, device) if spec.distil else None
