@@ -32,6 +32,10 @@ class Batch:
     target: Tensor
     valid: Tensor
 
+    def pin_memory(self) -> Batch:
+        """In memory from which a GPU copies by itself (torch's DataLoader calls this)."""
+        return Batch(self.image.pin_memory(), self.target.pin_memory(), self.valid.pin_memory())
+
 
 class PatchSampler:
     """Cuts batches from training cases, a share of them from drawn ones.
