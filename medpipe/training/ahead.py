@@ -70,18 +70,20 @@ class _Keyed(Dataset[Batch]):
 def _by_processes(
     sampler: PatchSampler, keys: Iterator[Key], device: torch.device, processes: int
 ) -> Generator[Batch, None, None]:
-    loader: DataLoader[Batch] = DataLoader(
-        _Keyed(sampler),
-        batch_size=None,
-        sampler=keys,  # type: ignore[arg-type]  # any iterable will do
-        num_workers=processes,
-        prefetch_factor=_AHEAD,
-        pin_memory=device.type == "cuda",
-        multiprocessing_context="fork",  # the pictures, mapped into memory, are shared and not sent
-    )
     with warnings.catch_warnings():
-        # Python warns of forks beside threads; the children use neither OpenMP nor CUDA of their parent
+        # Python warns of forks beside threads: the children use neither OpenMP nor CUDA of their parent. torch warns
+        # of more processes than cores: the number is the caller's.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        loader: DataLoader[Batch] = DataLoader(
+            _Keyed(sampler),
+            batch_size=None,
+            sampler=keys,  # type: ignore[arg-type]  # any iterable will do
+            num_workers=processes,
+            prefetch_factor=_AHEAD,
+            pin_memory=device.type == "cuda",
+            multiprocessing_context="fork",  # the pictures, mapped into memory, are shared and not sent
+        )
         batches = iter(loader)
     try:
         yield from batches
