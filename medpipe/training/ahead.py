@@ -29,8 +29,8 @@ def cut_ahead(
 ) -> Generator[Batch, None, None]:
     """The batches of an endless row of keys, which is drawn from in the calling thread alone.
 
-    Beside a GPU `processes` cut them (by default as many as there are cores to spare): cutting holds Python's lock, so
-    threads gain little. Beside a network on the CPU one thread is enough; it works while the network does.
+    Beside a GPU `processes` cut them (by default as many as there are cores to spare): cutting holds Python's lock for
+    a part of the time, which more threads do not shorten. Beside a network on the CPU one thread is enough.
     """
     if processes is None:
         processes = spare_cores() if device.type == "cuda" else 0
@@ -78,7 +78,7 @@ def _by_processes(
         loader: DataLoader[Batch] = DataLoader(
             _Keyed(sampler),
             batch_size=None,
-            sampler=keys,  # type: ignore[arg-type]  # any iterable will do
+            sampler=keys,
             num_workers=processes,
             prefetch_factor=_AHEAD,
             pin_memory=device.type == "cuda",

@@ -3,7 +3,8 @@
 P. Perez, M. Gangnet, A. Blake, "Poisson image editing", SIGGRAPH 2003: a rectangle of the patch is solved anew from
 gradients, the lesion's where the lesion lies and the patch's own around it, with the patch's values on its border. So
 the lesion keeps its contrast and takes on the light of the place, vessels that cross the rectangle stay, and what
-changes beside the lesion dies away smoothly.
+changes beside the lesion dies away smoothly. Gradients are those of the values' logarithm, since light multiplies: a
+dark lesion on dark ground is darker by the same factor, not black.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _MARGIN = 6
 """Further pixels to the rectangle's border, in which what is left of the seam dies away."""
 _LEAST, _LARGEST = 4, 128
 """Smallest area and longest side in working pixels of a lesion that is cut out."""
+_DARKEST = 1 / 32
+"""Added to values in 0..1 before the logarithm: differences between nearly black pixels are noise."""
 _TRIES = 10
 """Places tried in a patch; where all are taken, the lesion is left out."""
 
@@ -106,7 +109,8 @@ class Paster:
     def _blend(self, there: Plane, lesion: Plane, near: NDArray[np.bool_]) -> None:
         """Writes a lesion (channels + classes, rows, columns) into a rectangle of the patch, image and truth."""
         channels = len(there) - self._classes - 1
-        there[:channels] = seamless(there[:channels], lesion[:channels], near)
+        blended = seamless(np.log(there[:channels] + _DARKEST), np.log(lesion[:channels] + _DARKEST), near)
+        there[:channels] = np.clip(np.exp(blended) - _DARKEST, 0, 1)
         there[channels:-1] = np.where(near, lesion[channels:], 0)
 
 
@@ -137,7 +141,7 @@ def seamless(there: Plane, lesion: Plane, near: NDArray[np.bool_]) -> Plane:
     """The rectangle `there` (channels, rows, columns) with the gradients of `lesion` where `near` (rows, columns).
 
     The border keeps its values: what is added to them solves the Poisson equation with zeros on the border, exactly, by
-    the sine transform, in which the five-point Laplacian is diagonal. Clipped to 0..1.
+    the sine transform, in which the five-point Laplacian is diagonal.
     """
     missing = lesion - there
     divergence = np.zeros_like(there)
@@ -153,4 +157,4 @@ def seamless(there: Plane, lesion: Plane, near: NDArray[np.bool_]) -> Plane:
     waves = fft.dstn(inner, type=1, axes=(1, 2)) / (rows[:, None] + columns).astype(np.float32)
     solved = there.copy()
     solved[:, 1:-1, 1:-1] += fft.idstn(waves, type=1, axes=(1, 2))
-    return np.clip(solved, 0, 1)
+    return solved

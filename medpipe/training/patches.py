@@ -117,7 +117,7 @@ def picture_weights(
     area = np.array([[len(places) for places in case.places] for case in cases], np.float64).T
     load = np.sqrt(area) if by == "lesions" else (area > 0).astype(np.float64)
     weights = np.vstack([load, np.ones(len(cases))]) * [table.get(case.name, 1.0) for case in cases]
-    return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
 
 
 class _Pool:

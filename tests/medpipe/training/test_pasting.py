@@ -95,6 +95,17 @@ def test_the_truth_comes_with_the_lesion() -> None:
     assert torch.equal(before[-1], after[-1])
 
 
+def test_a_lesion_on_darker_ground_is_darker_by_the_same_factor() -> None:
+    """A spot at .4 of its surroundings of .6, pasted where it is .24: about .1 (a sum would give a black one)."""
+    source, target = picture(153, spot=(0, 80, 100, 6)), picture(61)
+    source.image[:, 0][:, source.masks[0, 0] > 0] = 61
+    target.image[:] = 61
+    after = Paster([source], Paste(share=1, most=1), CLASSES).into(
+        patch(target), np.random.default_rng(2), 1.0
+    )
+    assert after[0, 0][after[3, 0] > 0.5].median() == pytest.approx(0.09, abs=0.02)
+
+
 def test_nothing_is_pasted_outside_the_field_or_on_a_lesion() -> None:
     target, source = picture(60, spot=(0, 80, 90, 25)), picture(120, spot=(1, 80, 100, 6))
     paster = Paster([source], ALWAYS.model_copy(update={"most": 8}), CLASSES)
