@@ -1,4 +1,4 @@
-"""Bundles and training: bundles, check-bundle, train, evaluate."""
+"""Bundles and training: bundles, check-bundle, folds, train, evaluate."""
 
 from __future__ import annotations
 
@@ -95,6 +95,24 @@ def import_bundle_command(
     choices = Choices(bundle_id, modality, orientation, licence, description, fold)
     bundle = import_bundle(source, out, choices)
     typer.echo(f"{out}: {bundle.id} {bundle.version}, classes {', '.join(bundle.class_ids)}")
+
+
+@app.command()
+def folds(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", exists=True, file_okay=False, help="Folder of training data.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.toml", help="The list to write.")],
+    count: Annotated[int, typer.Option("--folds", min=2, help="How many.")] = 5,
+) -> None:
+    """Deal a folder's images into folds.
+
+    Only images with a truth; those of one patient, where the folder says whose they are, stay together.
+    """
+    from medpipe.training import write_folds
+
+    dealt = write_folds(data, out, count)
+    typer.echo(f"{out}: {', '.join(str(len(fold)) for fold in dealt)} images")
 
 
 @app.command()

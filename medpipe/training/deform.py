@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -41,16 +43,21 @@ def deformed(
     turn = torch.from_numpy(_rotation(rng, np.deg2rad(spec.rotation), len(axes)) * zoom).float()
     places = torch.einsum("ab,b...->a...", turn, grid)
     if spec.elastic:
-        knots = torch.from_numpy(rng.normal(0, spec.elastic, (1, len(axes), *(_KNOTS,) * len(axes)))).float()
-        if flat:
-            bend = functional.interpolate(knots, size=size[1:], mode="bicubic", align_corners=True)[0][
-                :, None
-            ]
-        else:
-            bend = functional.interpolate(knots, size=size, mode="trilinear", align_corners=True)[0]
+        bend = torch.from_numpy(rng.normal(0, spec.elastic, (len(axes), *(_KNOTS,) * len(axes)))).float()
+        for axis in axes:
+            bend = torch.tensordot(bend, _curve(size[axis]), dims=([1], [1]))
+        bend = bend[:, None] if flat else bend
         places = places + bend
     places = places + torch.from_numpy(centre[axes]).float().view(-1, *(1,) * 3)
     return _sampled(case, places, axes)
+
+
+@lru_cache(maxsize=32)
+def _curve(size: int) -> Tensor:
+    """(size, knots): a smooth curve through knots spread over `size` pixels, as weights of the knots."""
+    return functional.interpolate(
+        torch.eye(_KNOTS)[None, None], size=(size, _KNOTS), mode="bicubic", align_corners=True
+    )[0, 0]
 
 
 def _rotation(rng: Generator, largest: float, dims: int) -> NDArray[np.float64]:

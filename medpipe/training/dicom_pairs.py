@@ -20,8 +20,13 @@ from pydicom.uid import SegmentationStorage
 from medpipe.config import Reading
 from medpipe.dicom import GuardedReader, InstanceHeader
 from medpipe.errors import ConfigError
+from medpipe.identity import digest
 from medpipe.results.read_seg import read_seg
+from medpipe.training.stamp import Stamp, stamp_of
 from medpipe.types import Image
+
+_NOBODY = digest("", "")
+"""The patient key of a study without a patient id."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +45,7 @@ class DicomPairs:
     """Images and SEGs of a folder; reads through the guarded reader, as patients' studies are read."""
 
     def __init__(self, folder: Path, labels: Sequence[Label]) -> None:
-        self._folder, self._labels = folder, labels
+        self._folder, self._labels = folder, tuple(labels)
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         with GuardedReader(Reading()) as reader:
             headers = reader.scan(files).instances
@@ -101,12 +106,32 @@ class DicomPairs:
                     truth[c] |= mask[number]
         return truth
 
-    def stamp(self, name: str) -> tuple[int, int]:
+    def stamp(self, name: str) -> Stamp:
         """Changes when any file of the study does, the SEG too."""
         headers = self._study_of(name)
         paths = [header.path for header in headers] + self._segs.get(headers[0].study_uid, [])
-        facts = [path.stat() for path in paths]
-        return sum(fact.st_size for fact in facts), max(fact.st_mtime_ns for fact in facts)
+        return (*stamp_of(paths), self._labels)
+
+    def groups(self) -> dict[str, str]:
+        """The images that a SEG refers to, each with its patient's key (a digest), or its study where there is none."""
+        found = {}
+        with GuardedReader(Reading()) as reader:
+            for study, segs in self._segs.items():
+                headers = self._images.get(study, [])
+                marked = {
+                    uid
+                    for path in segs
+                    for uid in _referenced(pydicom.dcmread(path, stop_before_pixels=True))
+                }
+                with tempfile.TemporaryDirectory(prefix="medpipe-pairs-") as scratch:
+                    images = (
+                        reader.assemble([h.path for h in headers], Path(scratch)).images if headers else ()
+                    )
+                for image in images:
+                    if marked & {source.sop_instance_uid for source in image.sources}:
+                        patient = headers[0].patient_key
+                        found[image.name] = study if patient == _NOBODY else patient
+        return dict(sorted(found.items()))
 
     def _study_of(self, name: str) -> list[InstanceHeader]:
         series = name.rsplit("-", 1)[0]  # the second volume of a series is named <series>-2

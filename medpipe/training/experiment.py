@@ -53,13 +53,15 @@ class Data(Section):
     """A folder that medpipe.training.sources reads, and how its images are parted.
 
     `folds` is a TOML file beside the experiment; the images of `held_out` are in no training step. The images of
-    `thresholds` are in none either: thresholds are chosen on them, so that fold `held_out` stays unseen.
+    `thresholds` are in none either: thresholds are chosen on them, so that fold `held_out` stays unseen. `weights`
+    says of hard images how much more often than others patches are cut from them (1: as often).
     """
 
     classes: tuple[str, ...] = Field(min_length=1, max_length=8)
     folds: Path
     held_out: int = Field(default=0, ge=0)
     thresholds: tuple[str, ...] = ()
+    weights: dict[str, Positive] = Field(default_factory=dict)
 
 
 class Drawn(Section):
@@ -82,9 +84,22 @@ class Stage(Section):
     batch: int = Field(ge=1)
 
 
+class Paste(Section):
+    """Lesions of other training pictures pasted into patches (medpipe.training.pasting).
+
+    `share` of the patches get 1 to `most`, each of a random one of `classes` (none named: of every class).
+    """
+
+    share: Share = 0.3
+    classes: tuple[str, ...] = ()
+    most: int = Field(default=3, ge=1, le=32)
+
+
 class Patches(Section):
     """Patches: mostly around a lesion of a random class, at a random place in the patch; some background.
 
+    `pictures` weighs the pictures that have the class: all alike ("equal"), or by the square root of its area in them
+    ("lesions": a picture full of lesions is seen more often, but not as much more as it has more).
     `size` is one side of a square picture, or (k, j, i) of a volume. `rotation` in degrees and `elastic` in working
     pixels are the largest angle and the standard deviation of the displacement; `flips` are axes of (k, j, i).
     """
@@ -93,6 +108,8 @@ class Patches(Section):
     batch: int = Field(default=4, ge=1)
     stages: tuple[Stage, ...] = ()
     background: Share = 1 / 6
+    pictures: Literal["equal", "lesions"] = "equal"
+    paste: Paste | None = None
     zoom: tuple[Positive, Positive] = (0.75, 1.3)
     flips: tuple[Literal[0, 1, 2], ...] = (2,)
     quarter_turns: bool = True
@@ -204,6 +221,18 @@ class Experiment(Section):
     bundle: dict[str, Any] = Field(default_factory=dict)
     """What bundle.toml says besides network, input, thresholds, sizes; checked when it is written."""
 
+    @model_validator(mode="after")
+    def _can_paste(self) -> Experiment:
+        paste = self.patches.paste
+        if paste is None:
+            return self
+        if self.input.spatial_dims != 2 or self.input.normalise.kind == "z-score":
+            raise ValueError("patches.paste is for 2-D pictures that are not z-scored")
+        strange = sorted(set(paste.classes) - set(self.data.classes))
+        if strange:
+            raise ValueError(f"patches.paste.classes: {', '.join(strange)}: not among data.classes")
+        return self
+
     @property
     def labels(self) -> tuple[Label, ...]:
         """The classes as a SEG may know them."""
@@ -263,7 +292,7 @@ def read_folds(path: Path) -> tuple[tuple[str, ...], ...]:
 
 
 def split(data: Data) -> Split:
-    """Parts the folds as `data` says. Raises ConfigError where a threshold picture is unknown or held out."""
+    """Parts the folds as `data` says. Raises ConfigError for an unknown name, or a held-out threshold picture."""
     folds = read_folds(data.folds)
     if data.held_out >= len(folds):
         raise ConfigError(f"{data.folds}: there is no fold {data.held_out}, only 0 to {len(folds) - 1}")
@@ -273,5 +302,8 @@ def split(data: Data) -> Split:
         raise ConfigError(
             f"data.thresholds: {', '.join(stray)}: not a picture outside fold {data.held_out} of {data.folds}"
         )
+    strange = sorted(set(data.weights) - {name for fold in folds for name in fold})
+    if strange:
+        raise ConfigError(f"data.weights: {', '.join(strange)}: in no fold of {data.folds}")
     training = tuple(sorted(set(others) - set(data.thresholds)))
     return Split(training=training, thresholds=data.thresholds, held_out=folds[data.held_out])

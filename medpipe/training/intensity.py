@@ -9,7 +9,6 @@ import torch
 from numpy.random import Generator
 from PIL import Image as Pillow
 from torch import Tensor
-from torch.nn import functional
 
 from medpipe.training.experiment import Patches
 
@@ -21,11 +20,7 @@ def vary_colour(image: Tensor, rng: Generator, spec: Patches) -> Tensor:
     image = (image * torch.from_numpy(gains.astype(np.float32)).view(-1, 1, 1, 1)).clamp(1e-4, 1)
     image = image ** float(rng.uniform(*spec.gamma))
     if rng.random() < spec.blur:
-        edge = float(rng.uniform(0.075, 0.25))
-        taps = torch.tensor([edge, 1 - 2 * edge, edge])
-        padded = functional.pad(image.transpose(0, 1)[0][:, None], (1, 1, 1, 1), mode="replicate")
-        rows = functional.conv2d(padded, taps.view(1, 1, 3, 1))
-        image = functional.conv2d(rows, taps.view(1, 1, 1, 3))
+        image = _blurred(image, float(rng.uniform(0.075, 0.25)))
     if spec.noise:
         image = (image + _noise(image, rng, spec.noise)).clamp(0, 1)
     if spec.jpeg and rng.random() < spec.jpeg:
@@ -39,9 +34,21 @@ def vary_scores(image: Tensor, rng: Generator, spec: Patches) -> Tensor:
     return image + _noise(image, rng, spec.noise) if spec.noise else image
 
 
+def _blurred(image: Tensor, edge: float) -> Tensor:
+    """Smoothed by (edge, 1 - 2 edge, edge) along rows and columns; of sums, which are quicker than conv2d here."""
+    for axis in (2, 3):
+        size = image.shape[axis]
+        first, last = image.narrow(axis, 0, 1), image.narrow(axis, size - 1, 1)
+        before = torch.cat([first, image.narrow(axis, 0, size - 1)], axis)
+        after = torch.cat([image.narrow(axis, 1, size - 1), last], axis)
+        image = torch.lerp(image, before.add_(after).mul_(0.5), 2 * edge)
+    return image
+
+
 def _noise(image: Tensor, rng: Generator, largest: float) -> Tensor:
-    strength = np.float32(rng.uniform(0, largest))
-    return torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32) * strength)
+    strength = float(rng.uniform(0, largest))
+    drawn = torch.Generator().manual_seed(int(rng.integers(2**63)))  # quicker than NumPy's
+    return torch.randn(image.shape, generator=drawn) * strength
 
 
 def _compressed(image: Tensor, quality: int) -> Tensor:

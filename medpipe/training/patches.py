@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from medpipe.training.cases import TrainingCase, normalisation, unit_values
 from medpipe.training.deform import deformed, is_rigid
 from medpipe.training.experiment import Patches
 from medpipe.training.intensity import vary_colour, vary_scores
+from medpipe.training.pasting import Paster
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,10 @@ class Batch:
     image: Tensor
     target: Tensor
     valid: Tensor
+
+    def pin_memory(self) -> Batch:
+        """In memory from which a GPU copies by itself (torch's DataLoader calls this)."""
+        return Batch(self.image.pin_memory(), self.target.pin_memory(), self.valid.pin_memory())
 
 
 class PatchSampler:
@@ -46,6 +52,8 @@ class PatchSampler:
         seed: int,
         drawn: Sequence[TrainingCase] = (),
         drawn_share: float = 0.0,
+        classes: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         if not cases:
             raise ValueError("there are no pictures to train on")
@@ -53,8 +61,10 @@ class PatchSampler:
         self._flat = given.spatial_dims == 2
         mean, std = normalisation(given)
         self._mean, self._std = torch.from_numpy(mean), torch.from_numpy(std)
-        self._real, self._drawn = _Pool(cases), _Pool(drawn) if drawn else None
+        self._real = _Pool(cases, picture_weights(cases, spec.pictures, weights or {}))
+        self._drawn = _Pool(drawn, picture_weights(drawn, "equal", {})) if drawn else None
         self._drawn_share = drawn_share
+        self._paster = Paster(cases, spec.paste, classes) if spec.paste else None
 
     def batch(self, step: int, done: float = 0.0, first: int = 0) -> Batch:
         """The batch of one step, at a part `done` of the budget; its patches are numbered from `first` on."""
@@ -80,6 +90,8 @@ class PatchSampler:
         else:
             stacked = deformed(case, corner + (side - 1) / 2, zoom, size, rng, spec)
         stacked = _turn(stacked, rng, spec, flat=self._flat)
+        if self._paster is not None and pool is self._real:
+            stacked = self._paster.into(stacked, rng, zoom)
         image, target, valid = (
             stacked[: self._channels],
             stacked[self._channels : -1].clamp(0, 1),
@@ -94,14 +106,27 @@ class PatchSampler:
         return (parts[0][:, 0], parts[1][:, 0], parts[2][:, 0]) if self._flat else parts
 
 
-class _Pool:
-    """Cases, and which of them have a class."""
+def picture_weights(
+    cases: Sequence[TrainingCase], by: Literal["equal", "lesions"], table: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """How often each picture is cut: (classes + 1, pictures), rows that sum to 1, or to 0 where none has the class.
 
-    def __init__(self, cases: Sequence[TrainingCase]) -> None:
+    Row c is for patches around class c: pictures that have it count alike, or by the square root of its area; the last
+    row is for background. `table` multiplies by name; names that are not here (held out, say) are passed over.
+    """
+    area = np.array([[len(places) for places in case.places] for case in cases], np.float64).T
+    load = np.sqrt(area) if by == "lesions" else (area > 0).astype(np.float64)
+    weights = np.vstack([load, np.ones(len(cases))]) * [table.get(case.name, 1.0) for case in cases]
+    return np.asarray(weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
+
+
+class _Pool:
+    """Cases, and how often each is cut for a class."""
+
+    def __init__(self, cases: Sequence[TrainingCase], weights: NDArray[np.float64]) -> None:
         self.cases = list(cases)
-        classes = range(len(cases[0].places))
-        self.having = {c: [case for case in cases if len(case.places[c])] for c in classes}
-        self.classes = [c for c in classes if self.having[c]]
+        self.classes = np.flatnonzero(weights[:-1].sum(axis=1))
+        self._cumulated = np.cumsum(weights, axis=1)
 
     def place(
         self, rng: Generator, side: NDArray[np.int64], background: float
@@ -110,16 +135,20 @@ class _Pool:
 
         The class is drawn first, then a case that has it: a class that few pictures have is not rare here.
         """
-        if not self.classes or rng.random() < background:
-            case = self.cases[rng.integers(len(self.cases))]
+        if not len(self.classes) or rng.random() < background:
+            case = self._draw(rng, -1)
             free = np.maximum(1, np.array(case.shape) - side + 1)
             return case, np.array([int(rng.integers(n)) for n in free])
-        chosen = self.classes[rng.integers(len(self.classes))]
-        candidates = self.having[chosen]
-        case = candidates[rng.integers(len(candidates))]
+        chosen = int(self.classes[rng.integers(len(self.classes))])
+        case = self._draw(rng, chosen)
         places = case.places[chosen]
         corner = places[rng.integers(len(places))] - rng.uniform(0.1, 0.9, size=3) * side
         return case, np.clip(corner.astype(np.int64), 0, np.maximum(0, np.array(case.shape) - side))
+
+    def _draw(self, rng: Generator, row: int) -> TrainingCase:
+        """A case, by the weights of a row."""
+        cumulated = self._cumulated[row]
+        return self.cases[int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))]
 
 
 def _cut(

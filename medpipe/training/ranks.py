@@ -30,7 +30,7 @@ class Ranks:
         return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
     def agreed(self, value: float, device: torch.device) -> float:
-        """The first process's value, so that all end, and change their patches, at the same step."""
+        """The first process's value, so that all end at the same step."""
         if self.world == 1:
             return value
         told = torch.tensor([value], dtype=torch.float64, device=device)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import math
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from medpipe.errors import ConfigError
+from medpipe.training.ahead import Key, cut_ahead
 from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisation, unit_values
 from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
@@ -144,6 +145,8 @@ class Trainer:
             seed=spec.seed,
             drawn=drawn,
             drawn_share=spec.drawn.share if spec.drawn else 0.0,
+            classes=spec.data.classes,
+            weights=spec.data.weights,
         )
         self.loss = WeightedLoss(**spec.loss.model_dump())
         self.teacher = Teacher(spec.distil, spec, device) if spec.distil else None
@@ -299,12 +302,12 @@ class Trainer:
         layout = torch.channels_last if self._flat else torch.channels_last_3d
         return image.to(self.device, memory_format=layout)
 
-    def _done(self) -> float:
-        """The spent part of the budget, 1 at its end."""
+    def _done(self, step: int | None = None) -> float:
+        """The spent part of the budget, 1 at its end; as it will be at a step, as far as steps say."""
         budget = self.spec.budget
         parts = [0.0]
         if budget.steps is not None:
-            parts.append(self.state.steps / budget.steps)
+            parts.append((self.state.steps if step is None else step) / budget.steps)
         if budget.minutes is not None:
             parts.append(self.state.seconds / (60 * budget.minutes))
         if budget.patience is not None and self.state.since >= budget.patience:
@@ -312,25 +315,15 @@ class Trainer:
         return max(parts)
 
     def _batches(self, step: int) -> Generator[Batch, None, None]:
-        """Batches from a step on, this process's share of each; beside a GPU they are cut ahead of time."""
-        number = step * self.spec.optimiser.accumulate
+        """Batches from a step on, this process's share of each; cut ahead of time."""
+        accumulate = self.spec.optimiser.accumulate
 
-        def cut(number: int, done: float) -> Batch:
-            return self.sampler.batch(number, done, self.ranks.rank * self.spec.patches.at(done).batch)
+        def keys() -> Iterator[Key]:
+            for number in itertools.count(step * accumulate):
+                done = self._done(number // accumulate)
+                yield number, done, self.ranks.rank * self.spec.patches.at(done).batch
 
-        if self.device.type != "cuda":
-            while True:
-                yield cut(number, self.ranks.agreed(self._done(), self.device))
-                number += 1
-        with ThreadPoolExecutor(8) as pool:
-            ahead: list[Future[Batch]] = [pool.submit(cut, number + n, self._done()) for n in range(16)]
-            try:
-                while True:
-                    yield ahead.pop(0).result()
-                    ahead.append(pool.submit(cut, number + 16, self._done()))
-                    number += 1
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        return cut_ahead(self.sampler, keys(), self.device)
 
     def _note(self, kind: str, **facts: Any) -> None:
         self.journal.note(kind, self.state.steps, **facts)

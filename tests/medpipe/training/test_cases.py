@@ -187,6 +187,14 @@ def test_pictures_are_read_once(drawn_data: Path, tmp_path: Path) -> None:
     assert max(other.shape) == 240, "another working size must not come from the cache"
 
 
+def test_a_corrected_mask_is_read_anew(tmp_path: Path) -> None:
+    folder = folder_with_mask(tmp_path, Pillow.new("L", (64, 40), 0))
+    (before,) = load_cases(open_source(folder, GREY), ["one"], GREY, classes=1, cache=tmp_path / "cache")
+    Pillow.new("L", (64, 40), 1).save(folder / "masks" / "one.png")
+    (after,) = load_cases(open_source(folder, GREY), ["one"], GREY, classes=1, cache=tmp_path / "cache")
+    assert (before.masks.max(), after.masks.min()) == (0, 255)
+
+
 def test_the_places_of_a_class_lie_in_its_mask(drawn_data: Path, tmp_path: Path) -> None:
     source = open_source(drawn_data, fundus(320))
     (case,) = load_cases(source, ["drawn_3"], fundus(320), classes=4, cache=tmp_path)

@@ -100,3 +100,36 @@ def test_what_is_missing_is_named(pairs: tuple[Path, Prediction], tmp_path: Path
     shutil.copytree(folder / "study", tmp_path / "study")
     with pytest.raises(ConfigError, match="no SEG refers to"):
         DicomPairs(tmp_path, []).truth(prediction.image.name, 1)
+
+
+def test_images_with_a_seg_are_grouped_by_patient(pairs: tuple[Path, Prediction], tmp_path: Path) -> None:
+    """The phantom's study; once more as another study of the same patient; once more without a patient id."""
+    folder, prediction = pairs
+    for n, patient in enumerate([None, "same", ""]):
+        for path in sorted(path for path in folder.rglob("*.dcm") if path.is_file()):
+            header = pydicom.dcmread(path)
+            if patient is not None:
+                renumber(header, n)
+            if patient == "":
+                header.PatientID = ""
+            (tmp_path / str(n)).mkdir(exist_ok=True)
+            header.save_as(tmp_path / str(n) / path.name)
+    groups = DicomPairs(tmp_path, []).groups()
+    names = [prediction.image.name, f"{prediction.image.name}.1", f"{prediction.image.name}.2"]
+    assert sorted(groups) == names
+    assert groups[names[0]] == groups[names[1]]
+    assert groups[names[2]] == f"{prediction.image.study_uid}.2"
+
+
+def renumber(header: pydicom.Dataset, n: int) -> None:
+    """As objects of another study: `.n` behind the UIDs of study, series and instances, references too."""
+    for element in header.iterall():
+        if element.keyword in (
+            "StudyInstanceUID",
+            "SeriesInstanceUID",
+            "SOPInstanceUID",
+            "ReferencedSOPInstanceUID",
+            "FrameOfReferenceUID",
+        ):
+            element.value = f"{element.value}.{n}"
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID

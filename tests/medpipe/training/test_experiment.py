@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from medpipe.errors import ConfigError
-from medpipe.training.experiment import load_experiment, read_folds, split
+from medpipe.training.experiment import Experiment, Paste, load_experiment, read_folds, split
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
 
@@ -50,6 +51,8 @@ def test_a_split_keeps_the_held_out_fold_apart(experiment: Path) -> None:
         ("320,\n    320,", "3,\n    320,", "input.working_size"),
         ("[data]", "[data", "not valid TOML"),
         ("[patches]", "[drawn]\nseeds = [7]\n[patches]", "drawn.seeds"),
+        ("[patches]", "[data.weights]\ngone = 2.0\n[patches]", "data.weights: gone: in no fold"),
+        ("[patches]", '[patches.paste]\nclasses = ["XY"]\n[patches]', "paste.classes: XY"),
     ],
 )
 def test_a_fault_is_named_in_one_line(experiment: Path, old: str, new: str, said: str) -> None:
@@ -67,3 +70,12 @@ def test_a_picture_in_two_folds_is_refused(tmp_path: Path) -> None:
     path.write_text('[[fold]]\npictures = ["a", "b"]\n[[fold]]\npictures = ["b"]\n')
     with pytest.raises(ConfigError, match="in two folds: b"):
         read_folds(path)
+
+
+def test_lesions_are_pasted_into_pictures_only(experiment: Path) -> None:
+    given = load_experiment(experiment).model_dump(mode="json", exclude_none=True)
+    given["patches"]["paste"] = {"share": 0.3}
+    assert Experiment.model_validate(given).patches.paste == Paste(share=0.3)
+    given["input"] |= {"normalise": {"kind": "z-score"}}
+    with pytest.raises(ValidationError, match="not z-scored"):
+        Experiment.model_validate(given)

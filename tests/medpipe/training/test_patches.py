@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
 from medpipe.bundle import InputSpec
 from medpipe.training.cases import TrainingCase
 from medpipe.training.experiment import Patches
-from medpipe.training.patches import PatchSampler
+from medpipe.training.patches import PatchSampler, picture_weights
 
 PLAIN = Patches(
     size=32, batch=4, zoom=(1, 1.0001), gain=(1, 1.0001), channel_gain=(1, 1.0001), gamma=(1, 1.0001), blur=0
@@ -113,3 +115,24 @@ def test_light_varies_but_not_the_truth() -> None:
     means = torch.stack([b.image.median() for b in batches])
     assert means.std() > 0.05
     assert all(set(b.target.unique().tolist()) <= {0.0, 1.0} for b in batches)
+
+
+def test_weights_of_pictures_by_lesion_area_are_tempered() -> None:
+    """One spot of 9 pixels, and four times as much: twice the weight; background is cut from all alike."""
+    one, much = picture("one", spots={0: (50, 50)}), picture("much", spots={0: (50, 50)})
+    much.masks[0, 0, 20:23, 60:69] = 255
+    much = dataclasses.replace(much, places=tuple(np.argwhere(m >= 128) for m in much.masks))
+    equal = picture_weights([one, much, picture("none")], "equal", {})
+    assert np.allclose(equal, [[1 / 2, 1 / 2, 0], [0, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+    tempered = picture_weights([one, much, picture("none")], "lesions", {})
+    assert np.allclose(tempered, [[1 / 3, 2 / 3, 0], [0, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+
+
+def test_a_hard_picture_is_cut_more_often() -> None:
+    easy, hard = picture("easy", spots={0: (50, 50)}), picture("hard", spots={0: (50, 50)})
+    hard.image[:] = 200
+    for background in (0.0, 1.0):
+        spec = PLAIN.model_copy(update={"background": background})
+        chosen = sampler([easy, hard], spec, weights={"hard": 3.0, "held out": 9.0})
+        images = torch.cat([chosen.batch(step).image for step in range(100)])
+        assert 0.68 < (images.amin(dim=(1, 2, 3)) > 0.6).float().mean() < 0.82

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medpipe.errors import ConfigError
 from medpipe.training import train
-from medpipe.training.experiment import Optimiser, load_experiment, load_run
+from medpipe.training.experiment import Optimiser, Stage, load_experiment, load_run
 from medpipe.training.state import CHECKPOINT, learning_rate, new_state
 from medpipe.training.trainer import Trainer, autocast
 
@@ -97,6 +97,27 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     for part in ("network", "average"):
         one, two = weights(whole.run, part), weights(halves, part)
         assert all(torch.equal(one[name], two[name]) for name in one), part
+
+
+def test_patches_grow_at_the_same_step_in_a_resumed_run(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    """Batches are cut ahead; those of step 6 of 12 on are of the larger size, wherever the run was resumed."""
+    spec = load_experiment(experiment)
+    stage = Stage(until=0.5, size=32, batch=4)
+    spec = spec.model_copy(
+        update={
+            "patches": spec.patches.model_copy(update={"stages": (stage,)}),
+            "optimiser": spec.optimiser.model_copy(update={"accumulate": 2}),
+        }
+    )
+    trainer = Trainer(spec, drawn_data, tmp_path, CPU)
+    for resumed in (0, 4, 5):
+        trainer.state.steps = resumed
+        batches = trainer._batches(resumed)
+        sizes = [tuple(next(batches).image.shape[::3]) for _ in range(2 * (8 - resumed))]
+        batches.close()
+        assert sizes == [(4, 32)] * 2 * (6 - resumed) + [(2, 64)] * 4
 
 
 def test_a_finished_run_does_nothing_more(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
