@@ -21,7 +21,8 @@ from medpipe.errors import ConfigError
 from medpipe.training.dicom_pairs import DicomPairs, Label
 from medpipe.types import Grid, Image, SourceFrame
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+"""How the files of images/ may end."""
 
 
 class Source(Protocol):
@@ -83,7 +84,7 @@ class Pictures:
         return facts.st_size, facts.st_mtime_ns
 
     def _file(self, name: str) -> Path:
-        for suffix in _SUFFIXES:
+        for suffix in PICTURES:
             path = self._folder / "images" / f"{name}{suffix}"
             if path.is_file():
                 return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def build_network(experiment: Experiment) -> nn.Module:
             return registry.build(
                 experiment.network.name,
                 in_channels=experiment.input.channels,
-                classes=len(experiment.data.classes),
+                classes=experiment.outputs,
                 **experiment.network.hyper,
             )
         except ValueError as error:
@@ -113,7 +114,7 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     """A run before its first step."""
     network = build_network(experiment).to(device)
     if experiment.network.weights is not None:
-        begin_with(network, experiment.network.weights)
+        begin_with(network, experiment.network.weights, experiment.network.take)
     layout = torch.channels_last if experiment.input.spatial_dims == 2 else torch.channels_last_3d
     network.to(memory_format=layout)  # type: ignore[call-overload]
     spec = experiment.optimiser
@@ -125,19 +126,39 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     )
 
 
-def begin_with(network: nn.Module, path: Path) -> None:
+def begin_with(network: nn.Module, path: Path, take: Sequence[str] = ()) -> None:
     """Loads weights to begin with: a run's checkpoint (its averaged network) or a safetensors file.
 
-    Raises ConfigError where they are not of this network.
+    With `take` only the named parts of the network are loaded ("encoder", "decoder.0"), each of them whole; the others
+    keep their first values. Raises ConfigError where something is missing, left over or of another size.
     """
     try:
         if path.suffix == ".safetensors":
             weights: dict[str, Any] = load_file(path)
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)["average"]
+        if take:
+            weights = _parts(weights, take) | _others(network.state_dict(), take)
         network.load_state_dict(weights)
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"network.weights: {path} does not fit this network: {error}") from error
+
+
+def _parts(weights: dict[str, Any], take: Sequence[str]) -> dict[str, Any]:
+    """What belongs to the named parts; ConfigError where there is nothing of one."""
+    for part in take:
+        if not any(_within(key, (part,)) for key in weights):
+            known = ", ".join(sorted({key.split(".")[0] for key in weights}))
+            raise ConfigError(f"network.take: the weights have no part {part!r}; they have {known}")
+    return {key: value for key, value in weights.items() if _within(key, take)}
+
+
+def _others(weights: dict[str, Any], take: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in weights.items() if not _within(key, take)}
+
+
+def _within(key: str, parts: Sequence[str]) -> bool:
+    return any(key == part or key.startswith(f"{part}.") for part in parts)
 
 
 def learning_rate(spec: Optimiser, step: int, done: float) -> float:
