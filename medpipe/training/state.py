@@ -99,12 +99,13 @@ def build_network(experiment: Experiment) -> nn.Module:
     """The experiment's network with the first weights that its seed gives."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
+        hyper: dict[str, Any] = dict(experiment.network.hyper)
         try:
             return registry.build(
                 experiment.network.name,
                 in_channels=experiment.input.channels,
                 classes=experiment.outputs,
-                **experiment.network.hyper,
+                **hyper,
             )
         except ValueError as error:
             raise ConfigError(f"network: {error}") from error

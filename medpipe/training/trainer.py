@@ -114,12 +114,18 @@ class Trainer:
         self.loss = WeightedLoss(**spec.loss.model_dump())
         self.teacher = Teacher(spec.distil, spec, device) if spec.distil else None
         self.mean_teacher = (
-            MeanTeacher(spec.unlabelled, spec, self.cases.unlabelled) if self.cases.unlabelled else None
+            MeanTeacher(spec.unlabelled, spec, self.cases.unlabelled)
+            if spec.unlabelled and self.cases.unlabelled
+            else None
         )
         self.state: TrainingState = new_state(spec, device)
         self.state.load(run)
         self.network = self.ranks.spread(self.state.network, device)
         self.journal = Journal(run, silent=not self.ranks.first)
+
+    def _mean_teacher(self) -> MeanTeacher | None:
+        spec = self.spec.unlabelled
+        return MeanTeacher(spec, self.spec, self.cases.unlabelled) if spec else None
 
     @staticmethod
     def prepare(spec: Experiment, data: Path, run: Path) -> Cases:

@@ -1,4 +1,4 @@
-"""A run that also learns from pictures without truth: what it sees of them, what it may not see, and that it resumes."""
+"""A run that also learns from pictures without truth: what it sees of them, may not see, and that it resumes."""
 
 from __future__ import annotations
 
