@@ -71,7 +71,7 @@ def alone(sampler: PatchSampler, seconds: float) -> float:
 
 def by_processes(sampler: PatchSampler, processes: int, seconds: float) -> float:
     """Patches per second, as the trainer takes them beside a GPU."""
-    batches = cut_ahead(sampler, keys(), CPU, processes)
+    batches = cut_ahead(sampler.batch, keys(), CPU, processes)
     for _ in range(3 * processes):
         next(batches)  # what was cut while nobody asked
     began, cut = time.perf_counter(), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from nets.attention_unet import AttentionUNet
 from nets.phantom import Phantom
 from nets.plain_conv_unet import PlainConvUNet
+from nets.pruning import narrowed
 from nets.swin_unet import SwinUNet
 from nets.unet import UNet
 from nets.vnet import VNet
@@ -24,11 +25,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, **hyper: Any) -> nn.Module:
-    """The network of that name. Raises ValueError for an unknown name or hyper-parameter, naming the known ones."""
+def build(name: str, *, pruned: Sequence[Sequence[Any]] = (), **hyper: Any) -> nn.Module:
+    """The network of that name, with the widths that `pruned` (nets.pruning) leaves it.
+
+    Raises ValueError for an unknown name or hyper-parameter, naming the known ones.
+    """
     if name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; known: {', '.join(sorted(NETWORKS))}")
     try:
-        return NETWORKS[name](**hyper)
+        return narrowed(NETWORKS[name](**hyper), pruned)
     except TypeError as error:
         raise ValueError(f"network {name!r}: {error}") from error

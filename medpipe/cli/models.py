@@ -1,4 +1,4 @@
-"""Bundles and training: bundles, check-bundle, folds, train, evaluate."""
+"""Bundles and training: bundles, check-bundle, folds, train, prune, evaluate."""
 
 from __future__ import annotations
 
@@ -124,6 +124,12 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Runs are written to OUT/<name>/.")] = Path("runs"),
     max_minutes: Annotated[float | None, typer.Option("--max-minutes")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            "--unlabelled", metavar="DIR", help="Folder with images/ for the experiment's [unlabelled]."
+        ),
+    ] = None,
     export: Annotated[
         Path | None,
         typer.Option("--export", metavar="DIR", help="Write a bundle from the run when it is done."),
@@ -136,11 +142,34 @@ def train(
     from medpipe.training import export_bundle
     from medpipe.training import train as run_training
 
-    report = run_training(experiment, data=data, out=out, resume=resume, max_minutes=max_minutes)
+    report = run_training(
+        experiment, data=data, out=out, resume=resume, max_minutes=max_minutes, unlabelled=unlabelled
+    )
     typer.echo(report.summary())
     if export is not None:
         export_bundle(report.run, export, data=data)
         typer.echo(export)
+
+
+@app.command()
+def prune(
+    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", exists=True, dir_okay=False)],
+    weights: Annotated[
+        Path, typer.Option("--from", metavar="RUN", help="The run's or bundle's folder with its weights.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The experiment's folder to write.")],
+    ratio: Annotated[float, typer.Option("--ratio", help="Part of the channels that goes, 0 to 1.")] = 0.3,
+    everywhere: Annotated[
+        bool, typer.Option("--global", help="Rank channels over the whole network, not layer by layer.")
+    ] = False,
+) -> None:
+    """Prune a trained network's channels.
+
+    Writes the experiment to train on with: DIR/experiment.toml and the weights that are left.
+    """
+    from medpipe.training.pruning import prune_experiment
+
+    typer.echo(prune_experiment(experiment, weights, out, ratio=ratio, everywhere=everywhere).summary())
 
 
 @app.command()

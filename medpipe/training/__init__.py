@@ -3,6 +3,7 @@
 from medpipe.training.evaluation import EvaluationReport, evaluate_bundle
 from medpipe.training.export import export_bundle
 from medpipe.training.folds import write_folds
-from medpipe.training.trainer import TrainingReport, train
+from medpipe.training.launch import train
+from medpipe.training.trainer import TrainingReport
 
 __all__ = ["EvaluationReport", "TrainingReport", "evaluate_bundle", "export_bundle", "train", "write_folds"]

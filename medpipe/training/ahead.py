@@ -8,24 +8,25 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medpipe.training.patches import Batch, PatchSampler
+from medpipe.training.patches import Batch
 
 Key = tuple[int, float, int]
-"""What PatchSampler.batch needs: the batch's number, the spent part of the budget, the number of its first patch."""
+"""What a batch follows from: its number, the spent part of the budget, and which process's share of the step it is."""
+Cut = Callable[[int, float, int], Batch]
 
 _AHEAD = 2
 """Batches kept ready by each worker."""
 
 
 def cut_ahead(
-    sampler: PatchSampler, keys: Iterator[Key], device: torch.device, processes: int | None = None
+    cut: Cut, keys: Iterator[Key], device: torch.device, processes: int | None = None
 ) -> Generator[Batch, None, None]:
     """The batches of an endless row of keys, which is drawn from in the calling thread alone.
 
@@ -35,9 +36,9 @@ def cut_ahead(
     if processes is None:
         processes = spare_cores() if device.type == "cuda" else 0
     if processes:
-        yield from _by_processes(sampler, keys, device, processes)
+        yield from _by_processes(cut, keys, device, processes)
     else:
-        yield from _by_thread(sampler, keys)
+        yield from _by_thread(cut, keys)
 
 
 def spare_cores() -> int:
@@ -46,13 +47,13 @@ def spare_cores() -> int:
     return max(1, min(cores - 1, 16))
 
 
-def _by_thread(sampler: PatchSampler, keys: Iterator[Key]) -> Generator[Batch, None, None]:
+def _by_thread(cut: Cut, keys: Iterator[Key]) -> Generator[Batch, None, None]:
     with ThreadPoolExecutor(1) as pool:
-        ahead: deque[Future[Batch]] = deque(pool.submit(sampler.batch, *key) for key in islice(keys, _AHEAD))
+        ahead: deque[Future[Batch]] = deque(pool.submit(cut, *key) for key in islice(keys, _AHEAD))
         try:
             while True:
                 yield ahead.popleft().result()
-                ahead.append(pool.submit(sampler.batch, *next(keys)))
+                ahead.append(pool.submit(cut, *next(keys)))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -60,15 +61,15 @@ def _by_thread(sampler: PatchSampler, keys: Iterator[Key]) -> Generator[Batch, N
 class _Keyed(Dataset[Batch]):
     """A data set whose items are batches, by their keys."""
 
-    def __init__(self, sampler: PatchSampler) -> None:
-        self._sampler = sampler
+    def __init__(self, cut: Cut) -> None:
+        self._cut = cut
 
     def __getitem__(self, key: Key) -> Batch:
-        return self._sampler.batch(*key)
+        return self._cut(*key)
 
 
 def _by_processes(
-    sampler: PatchSampler, keys: Iterator[Key], device: torch.device, processes: int
+    cut: Cut, keys: Iterator[Key], device: torch.device, processes: int
 ) -> Generator[Batch, None, None]:
     with warnings.catch_warnings():
         # Python warns of forks beside threads: the children use neither OpenMP nor CUDA of their parent. torch warns
@@ -76,7 +77,7 @@ def _by_processes(
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         loader: DataLoader[Batch] = DataLoader(
-            _Keyed(sampler),
+            _Keyed(cut),
             batch_size=None,
             sampler=keys,
             num_workers=processes,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from medpipe.bundle.description import HyperValue, InputSpec
 from medpipe.errors import ConfigError
 from medpipe.training.dicom_pairs import Label
+from medpipe.training.ways import Restore, Unlabelled
 
 EXPERIMENT = "experiment.toml"
 FOLDS = "folds.toml"
@@ -28,13 +29,15 @@ class Section(BaseModel):
 class Network(Section):
     """A network of nets.registry; `in_channels` and `classes` come from input and data.
 
-    `weights` is a run's checkpoint or a bundle's model.safetensors to begin with, beside the experiment;
-    `encoder_weights`, in its place, a MobileNetV3 of torchvision or timm (.pth or .safetensors) for the encoder alone.
+    `weights` is a run's checkpoint or a bundle's model.safetensors to begin with, beside the experiment. `take` names
+    the parts of the network that are taken from it ("encoder"); none named: all, and nothing may be missing or left.
+    `encoder_weights`, in its place, is a MobileNetV3 of torchvision or timm (.pth or .safetensors) for the encoder.
     """
 
     name: str
     weights: Path | None = None
     encoder_weights: Path | None = None
+    take: tuple[str, ...] = ()
     hyper: dict[str, HyperValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -42,11 +45,6 @@ class Network(Section):
         if self.weights is not None and self.encoder_weights is not None:
             raise ValueError("weights hold an encoder already; leave out encoder_weights, or weights")
         return self
-
-    def beside(self, folder: Path) -> Network:
-        """With its files taken from a folder."""
-        files = {"weights": self.weights, "encoder_weights": self.encoder_weights}
-        return self.model_copy(update={key: folder / file for key, file in files.items() if file is not None})
 
 
 class Data(Section):
@@ -208,6 +206,8 @@ class Decision(Section):
 class Experiment(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     seed: int = Field(default=0, ge=0)
+    task: Literal["segment", "restore"] = "segment"
+    """`restore`: the network learns to undo damage to patches, without any truth; a beginning for others."""
     network: Network
     data: Data
     input: InputSpec
@@ -215,6 +215,8 @@ class Experiment(Section):
     patches: Patches = Patches()
     loss: Loss = Loss()
     distil: Distil | None = None
+    unlabelled: Unlabelled | None = None
+    restore: Restore = Restore()
     optimiser: Optimiser = Optimiser()
     decision: Decision = Decision()
     budget: Budget
@@ -232,6 +234,20 @@ class Experiment(Section):
         if strange:
             raise ValueError(f"patches.paste.classes: {', '.join(strange)}: not among data.classes")
         return self
+
+    @model_validator(mode="after")
+    def _ways_agree(self) -> Experiment:
+        if self.task == "restore" and self.distil is not None:
+            raise ValueError('distil: task = "restore" has no classes to be taught')
+        strange = sorted(set(self.unlabelled.classes if self.unlabelled else ()) - set(self.data.classes))
+        if strange:
+            raise ValueError(f"unlabelled.classes: {', '.join(strange)}: not among data.classes")
+        return self
+
+    @property
+    def outputs(self) -> int:
+        """Channels that the network gives: a logit per class, or the restored channels of the image."""
+        return len(self.data.classes) if self.task == "segment" else self.input.channels
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -252,7 +268,7 @@ class Split(Section):
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Reads an experiment; `data.folds` is taken from where the file lies. Raises ConfigError that names the key."""
+    """Reads an experiment; its paths are taken from where the file lies. Raises ConfigError that names the key."""
     try:
         experiment = Experiment.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -263,12 +279,25 @@ def load_experiment(path: Path) -> Experiment:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from error
-    data = experiment.data.model_copy(update={"folds": path.parent / experiment.data.folds})
-    network = experiment.network.beside(path.parent)
-    distil = experiment.distil
-    if distil is not None:
-        distil = distil.model_copy(update={"teacher": path.parent / distil.teacher})
-    return experiment.model_copy(update={"data": data, "network": network, "distil": distil})
+    return _anchored(experiment, path.parent)
+
+
+def _anchored(experiment: Experiment, folder: Path) -> Experiment:
+    """Its relative paths as seen from `folder`."""
+    places = {
+        "data": ("folds",),
+        "network": ("weights", "encoder_weights"),
+        "distil": ("teacher",),
+        "unlabelled": ("folder",),
+    }
+    sections = {}
+    for name, keys in places.items():
+        section = getattr(experiment, name)
+        files = {key: getattr(section, key, None) for key in keys}
+        beside = {key: folder / file for key, file in files.items() if file is not None}
+        if beside:
+            sections[name] = section.model_copy(update=beside)
+    return experiment.model_copy(update=sections)
 
 
 def load_run(run: Path) -> Experiment:

@@ -29,6 +29,8 @@ def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundl
     are 0.5 and the card says that nothing was measured. Raises ConfigError where the run has no checkpoint.
     """
     experiment = load_run(run)
+    if experiment.task != "segment":
+        raise ConfigError(f"{run}: restores patches; begin another run with its weights, and export that one")
     bundle.mkdir(parents=True, exist_ok=True)
     _write_weights(experiment, run, bundle / WEIGHTS)
     choices = {class_id: Choice() for class_id in experiment.data.classes}

@@ -22,15 +22,25 @@ from medpipe.training.pasting import Paster
 
 
 @dataclass(frozen=True, eq=False)
+class Views:
+    """Patches without truth in two lights, `student` and `teacher` (N, channels, j, i); `valid` (N, 1, j, i) 0 or 1."""
+
+    student: Tensor
+    teacher: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """`image` float32 (N, channels, *P) normalised; `target` (N, classes, *P) in 0..1; `valid` (N, 1, *P) 0 or 1.
 
-    P is (j, i) for a 2-D network and (k, j, i) for a 3-D one.
+    P is (j, i) for a 2-D network and (k, j, i) for a 3-D one. `views` come with it where a mean teacher is followed.
     """
 
     image: Tensor
     target: Tensor
     valid: Tensor
+    views: Views | None = None
 
     def pin_memory(self) -> Batch:
         """In memory from which a GPU copies by itself (torch's DataLoader calls this)."""

@@ -23,7 +23,8 @@ from medpipe.training.nnunet_folder import NnunetFolder
 from medpipe.training.stamp import Stamp, stamp_of
 from medpipe.types import Grid, Image, SourceFrame
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+"""How the files of images/ may end."""
 
 
 class Source(Protocol):
@@ -91,11 +92,11 @@ class Pictures:
     def groups(self) -> dict[str, str]:
         """Pictures that have a mask; the folder does not say whose they are."""
         masked = {path.stem for path in (self._folder / "masks").glob("*.png")}
-        found = {p.stem for p in (self._folder / "images").iterdir() if p.suffix.lower() in _SUFFIXES}
+        found = {p.stem for p in (self._folder / "images").iterdir() if p.suffix.lower() in PICTURES}
         return {name: name for name in sorted(found & masked)}
 
     def _file(self, name: str) -> Path:
-        for suffix in _SUFFIXES:
+        for suffix in PICTURES:
             path = self._folder / "images" / f"{name}{suffix}"
             if path.is_file():
                 return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -102,12 +103,13 @@ def build_network(experiment: Experiment) -> nn.Module:
     """The experiment's network with the first weights that its seed gives."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
+        hyper: dict[str, Any] = dict(experiment.network.hyper)
         try:
             return registry.build(
                 experiment.network.name,
                 in_channels=experiment.input.channels,
-                classes=len(experiment.data.classes),
-                **experiment.network.hyper,
+                classes=experiment.outputs,
+                **hyper,
             )
         except ValueError as error:
             raise ConfigError(f"network: {error}") from error
@@ -117,7 +119,7 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     """A run before its first step."""
     network = build_network(experiment).to(device)
     if experiment.network.weights is not None:
-        begin_with(network, experiment.network.weights)
+        begin_with(network, experiment.network.weights, experiment.network.take)
     if experiment.network.encoder_weights is not None:
         begin_encoder_with(network, experiment.network.encoder_weights)
     layout = torch.channels_last if experiment.input.spatial_dims == 2 else torch.channels_last_3d
@@ -131,14 +133,18 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     )
 
 
-def begin_with(network: nn.Module, path: Path) -> None:
+def begin_with(network: nn.Module, path: Path, take: Sequence[str] = ()) -> None:
     """Loads weights to begin with: a run's checkpoint (its averaged network) or a safetensors file.
 
-    Raises ConfigError where they are not of this network.
+    With `take` only the named parts of the network are loaded ("encoder", "decoder.0"), each of them whole; the others
+    keep their first values. Raises ConfigError where something is missing, left over or of another size.
     """
     try:
-        weights = _read(path)
-        network.load_state_dict(weights if path.suffix == SAFE else weights["average"])
+        saved = _read(path)
+        weights = saved if path.suffix == SAFE else saved["average"]
+        if take:
+            weights = _parts(weights, take) | _others(network.state_dict(), take)
+        network.load_state_dict(weights)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"network.weights: {path} does not fit this network: {error}") from error
 
@@ -158,7 +164,7 @@ def begin_encoder_with(network: nn.Module, path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a .safetensors or a torch file holds; ValueError where that is not weights alone. Pickled code is not run."""
+    """What a .safetensors or torch file holds; ValueError where that is more than weights. Pickled code is not run."""
     if path.suffix == SAFE:
         return load_file(path)
     try:
@@ -168,6 +174,23 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(saved, dict):
         raise ValueError(f"holds a {type(saved).__name__}, not weights by name")
     return saved
+
+
+def _parts(weights: dict[str, Any], take: Sequence[str]) -> dict[str, Any]:
+    """What belongs to the named parts; ConfigError where there is nothing of one."""
+    for part in take:
+        if not any(_within(key, (part,)) for key in weights):
+            known = ", ".join(sorted({key.split(".")[0] for key in weights}))
+            raise ConfigError(f"network.take: the weights have no part {part!r}; they have {known}")
+    return {key: value for key, value in weights.items() if _within(key, take)}
+
+
+def _others(weights: dict[str, Any], take: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in weights.items() if not _within(key, take)}
+
+
+def _within(key: str, parts: Sequence[str]) -> bool:
+    return any(key == part or key.startswith(f"{part}.") for part in parts)
 
 
 def learning_rate(spec: Optimiser, step: int, done: float) -> float:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import math
-import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,15 @@ from medpipe.training.ahead import Key, cut_ahead
 from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisation, unit_values
 from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
-from medpipe.training.experiment import EXPERIMENT, FOLDS, Experiment, load_experiment, split
+from medpipe.training.experiment import Experiment, split
 from medpipe.training.journal import Journal
+from medpipe.training.mean_teacher import MeanTeacher
 from medpipe.training.metrics import PooledScores
 from medpipe.training.patches import Batch, PatchSampler
-from medpipe.training.ranks import Ranks, joined, own_device
+from medpipe.training.ranks import Ranks
 from medpipe.training.sources import open_source
-from medpipe.training.state import CHECKPOINT, TrainingState, learning_rate, new_state
+from medpipe.training.state import TrainingState, learning_rate, new_state
+from medpipe.training.unlabelled import unlabelled_cases
 from nets.losses import WeightedLoss, deep_supervision
 
 CACHE = "cache"
@@ -40,7 +40,7 @@ _LOG_STEPS = 50
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """How a run ended. `scores`: AUPR per class at working size, `held_out` and `thresholds` pictures."""
+    """How a run ended. `scores`: what `measure` names, of the `held_out` and `thresholds` pictures."""
 
     run: Path
     steps: int
@@ -48,6 +48,7 @@ class TrainingReport:
     loss: float
     patches_per_second: float
     waited: float = 0.0
+    measure: str = "AUPR at working size"
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def summary(self) -> str:
@@ -59,55 +60,8 @@ class TrainingReport:
         ]
         for part, scores in self.scores.items():
             shown = ", ".join(f"{c} {'-' if v is None else f'{v:.3f}'}" for c, v in scores.items())
-            lines.append(f"AUPR at working size, {part.replace('_', ' ')} pictures: {shown}")
+            lines.append(f"{self.measure}, {part.replace('_', ' ')} pictures: {shown}")
         return "\n".join(lines)
-
-
-def train(
-    experiment: Path,
-    *,
-    data: Path | None,
-    out: Path,
-    resume: bool = True,
-    max_minutes: float | None = None,
-    device: str = "auto",
-) -> TrainingReport:
-    """Trains as the TOML file says and writes `<out>/<name>/`; a run that was stopped goes on where it was.
-
-    `data` is a folder that medpipe.training.sources knows. `max_minutes` replaces the experiment's budget of minutes;
-    it counts over resumes. Raises ConfigError for what cannot be trained.
-    """
-    if data is None:
-        raise ConfigError(
-            "training needs --data, the folder with images/ and masks/ (or imagesTr/ and labelsTr/)"
-        )
-    spec = load_experiment(experiment)
-    if max_minutes is not None:
-        spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"minutes": max_minutes})})
-    run = out / spec.name
-    if not resume and (run / CHECKPOINT).exists():
-        raise ConfigError(f"{run}: holds a run already; resume it, or move it away to start anew")
-    run.mkdir(parents=True, exist_ok=True)
-    chosen = own_device(pick_device(device))
-    with joined(chosen) as ranks, contextlib.ExitStack() as held:
-        if ranks.first:
-            held.enter_context(_alone(run))
-            shutil.copyfile(experiment, run / EXPERIMENT)
-            shutil.copyfile(spec.data.folds, run / FOLDS)
-            Trainer.prepare(spec, data, run)  # the first one fills the cache, the others find it
-        ranks.wait()
-        return Trainer(spec, data, run, chosen, ranks).run()
-
-
-@contextlib.contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Holds the run's folder: two processes that train into one would undo each other's checkpoints."""
-    with (run / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{run}: another process is training into it") from None
-        yield
 
 
 def pick_device(device: str) -> torch.device:
@@ -129,45 +83,67 @@ def autocast(device: torch.device, *, flat: bool = True) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """What a run learns from, and what it is measured on, by part."""
+
+    training: list[TrainingCase]
+    measured: dict[str, list[TrainingCase]]
+    drawn: list[TrainingCase] = field(default_factory=list)
+    unlabelled: list[TrainingCase] = field(default_factory=list)
+
+
 class Trainer:
     """One run: its pictures, its state and its folder."""
+
+    measure = "AUPR at working size"
 
     def __init__(
         self, spec: Experiment, data: Path, run: Path, device: torch.device, ranks: Ranks | None = None
     ) -> None:
         self.spec, self.folder, self.device, self.ranks = spec, run, device, ranks or Ranks()
         self._flat = spec.input.spatial_dims == 2
-        self.training, self.measured, drawn = Trainer.prepare(spec, data, run)
+        self.cases = self.prepare(spec, data, run)
         self.sampler = PatchSampler(
-            self.training,
+            self.cases.training,
             spec.patches,
             spec.input,
             seed=spec.seed,
-            drawn=drawn,
+            drawn=self.cases.drawn,
             drawn_share=spec.drawn.share if spec.drawn else 0.0,
             classes=spec.data.classes,
             weights=spec.data.weights,
         )
         self.loss = WeightedLoss(**spec.loss.model_dump())
         self.teacher = Teacher(spec.distil, spec, device) if spec.distil else None
+        self.mean_teacher = (
+            MeanTeacher(spec.unlabelled, spec, self.cases.unlabelled)
+            if spec.unlabelled and self.cases.unlabelled
+            else None
+        )
         self.state: TrainingState = new_state(spec, device)
         self.state.load(run)
         self.network = self.ranks.spread(self.state.network, device)
         self.journal = Journal(run, silent=not self.ranks.first)
 
+    def _mean_teacher(self) -> MeanTeacher | None:
+        spec = self.spec.unlabelled
+        return MeanTeacher(spec, self.spec, self.cases.unlabelled) if spec else None
+
     @staticmethod
-    def prepare(
-        spec: Experiment, data: Path, run: Path
-    ) -> tuple[list[TrainingCase], dict[str, list[TrainingCase]], list[TrainingCase]]:
-        """Training cases, measured ones by part, drawn ones; from the run's cache where they are there."""
-        source, parts = open_source(data, spec.input, spec.labels), split(spec.data)
+    def prepare(spec: Experiment, data: Path, run: Path) -> Cases:
+        """The cases on their working grid, from the run's cache where they are there."""
+        source, parts, cache = open_source(data, spec.input, spec.labels), split(spec.data), run / CACHE
 
         def load(names: Sequence[str]) -> list[TrainingCase]:
-            return load_cases(source, names, spec.input, classes=len(spec.data.classes), cache=run / CACHE)
+            return load_cases(source, names, spec.input, classes=len(spec.data.classes), cache=cache)
 
-        measured = {"thresholds": load(parts.thresholds), "held_out": load(parts.held_out)}
-        drawn = draw_pictures(spec.drawn, spec.data.classes, spec.input, run / CACHE) if spec.drawn else []
-        return load(parts.training), measured, drawn
+        return Cases(
+            training=load(parts.training),
+            measured={"thresholds": load(parts.thresholds), "held_out": load(parts.held_out)},
+            drawn=draw_pictures(spec.drawn, spec.data.classes, spec.input, cache) if spec.drawn else [],
+            unlabelled=unlabelled_cases(spec, cache),
+        )
 
     def run(self) -> TrainingReport:
         """Trains to the end of the budget; saves on the way, at the end, and when interrupted."""
@@ -176,7 +152,7 @@ class Trainer:
         saved = validated = started
         losses: list[float] = []
         patches, waited = 0, 0.0
-        self._note("start", seconds=round(state.seconds), pictures=len(self.training))
+        self._note("start", seconds=round(state.seconds), pictures=len(self.cases.training))
         batches = self._batches(first)
         try:
             while (done := self.ranks.agreed(self._done(), self.device)) < 1:
@@ -216,6 +192,7 @@ class Trainer:
             loss=_mean(losses[-_LOG_STEPS:]),
             patches_per_second=patches * self.ranks.world / spent,
             waited=waited / spent,
+            measure=self.measure,
             scores=scores,
         )
 
@@ -232,7 +209,7 @@ class Trainer:
             # gradients travel between processes once a step, with the last batch
             last = number == len(taken) - 1
             with contextlib.nullcontext() if last else unsynchronised(self.network):
-                loss = self._loss(batch) / len(taken)
+                loss = self._loss(batch, done) / len(taken)
                 torch.autograd.backward(state.scaler.scale(loss))
             value += float(loss.detach())
         state.scaler.unscale_(state.optimiser)
@@ -245,43 +222,57 @@ class Trainer:
             raise ConfigError(f"step {state.steps}: the loss is {value}; lower optimiser.rate")
         return value
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch, done: float) -> Tensor:
         image, valid = self._laid_out(batch.image), batch.valid.to(self.device)
+        views = batch.views if self.mean_teacher is not None else None
+        fed = image if views is None else torch.cat([image, self._laid_out(views.student)])
         with autocast(self.device, flat=self._flat):
-            given = self.network(image)
+            given = self.network(fed)
             taught = self.teacher.logits(image) if self.teacher else None
         # with deep supervision the coarser logits follow
         outputs = [part.float() for part in (given if isinstance(given, list) else [given])]
-        logits = outputs[0]
-        loss = deep_supervision(self.loss, outputs, batch.target.to(self.device), valid)
+        labelled = [part[: len(image)] for part in outputs]
+        loss = deep_supervision(self.loss, labelled, batch.target.to(self.device), valid)
         if self.teacher is not None and taught is not None:
-            loss = loss + self.teacher.loss(logits, taught.float(), valid)
+            loss = loss + self.teacher.loss(labelled[0], taught.float(), valid)
+        if self.mean_teacher is not None and views is not None:
+            average, inside = self._average_of(views.teacher), views.valid.to(self.device)
+            loss = loss + self.mean_teacher.loss(outputs[0][len(image) :], average, inside, done)
         return loss
 
+    def _average_of(self, image: Tensor) -> Tensor:
+        """The averaged network's logits, float32, without a gradient."""
+        with torch.no_grad(), autocast(self.device, flat=self._flat):
+            return torch.as_tensor(self.state.average(self._laid_out(image))).float()
+
     def validate(self) -> dict[str, dict[str, float | None]]:
-        """AUPR per class of the averaged network at working size; of the held-out pictures only to be looked at."""
+        """What `measure` names, of the averaged network; of the held-out pictures only to be looked at."""
         scores: dict[str, dict[str, float | None]] = {}
-        for part, cases in self.measured.items():
-            pooled = [PooledScores() for _ in self.spec.data.classes]
-            dices: list[list[float]] = [[] for _ in pooled]
-            for case in cases:
-                probability, inside = self.probabilities(case), np.asarray(case.inside)
-                for c, score in enumerate(pooled):
-                    values, truth = probability[c][inside], (case.masks[c] >= PRESENT)[inside]
-                    score.add(values, truth)
-                    if truth.any():
-                        marked = values >= 0.5
-                        dices[c].append(2 * float((marked & truth).sum()) / float(marked.sum() + truth.sum()))
-            scores[part] = dict(zip(self.spec.data.classes, (s.aupr for s in pooled), strict=True))
-            mean_dice = {
-                c: round(_mean(d), 4) if d else None
-                for c, d in zip(self.spec.data.classes, dices, strict=True)
-            }
-            self._note("validate", part=part, aupr=scores[part], mean_dice=mean_dice)
+        for part, cases in self.cases.measured.items():
+            scores[part], noted = self._measured(cases)
+            self._note("validate", part=part, **noted)
         if self.spec.budget.patience is not None:
             known = [value for value in scores["thresholds"].values() if value is not None]
             self.state.judge(_mean(known), self.folder)
         return scores
+
+    def _measured(self, cases: Sequence[TrainingCase]) -> tuple[dict[str, float | None], dict[str, Any]]:
+        """AUPR per class at working size, and what the journal is told."""
+        pooled = [PooledScores() for _ in self.spec.data.classes]
+        dices: list[list[float]] = [[] for _ in pooled]
+        for case in cases:
+            probability, inside = self.probabilities(case), np.asarray(case.inside)
+            for c, score in enumerate(pooled):
+                values, truth = probability[c][inside], (case.masks[c] >= PRESENT)[inside]
+                score.add(values, truth)
+                if truth.any():
+                    marked = values >= 0.5
+                    dices[c].append(2 * float((marked & truth).sum()) / float(marked.sum() + truth.sum()))
+        aupr = dict(zip(self.spec.data.classes, (s.aupr for s in pooled), strict=True))
+        mean_dice = {
+            c: round(_mean(d), 4) if d else None for c, d in zip(self.spec.data.classes, dices, strict=True)
+        }
+        return aupr, {"aupr": aupr, "mean_dice": mean_dice}
 
     def probabilities(self, case: TrainingCase) -> NDArray[np.float32]:
         """The averaged network's probabilities (classes, k, j, i) float32 of a whole case on its working grid."""
@@ -320,10 +311,15 @@ class Trainer:
 
         def keys() -> Iterator[Key]:
             for number in itertools.count(step * accumulate):
-                done = self._done(number // accumulate)
-                yield number, done, self.ranks.rank * self.spec.patches.at(done).batch
+                yield number, self._done(number // accumulate), self.ranks.rank
 
-        return cut_ahead(self.sampler, keys(), self.device)
+        return cut_ahead(self._cut, keys(), self.device)
+
+    def _cut(self, number: int, done: float, rank: int) -> Batch:
+        batch = self.sampler.batch(number, done, rank * self.spec.patches.at(done).batch)
+        if self.mean_teacher is None:
+            return batch
+        return replace(batch, views=self.mean_teacher.views(number, done, rank))
 
     def _note(self, kind: str, **facts: Any) -> None:
         self.journal.note(kind, self.state.steps, **facts)

@@ -45,7 +45,7 @@ def keys() -> Iterator[Key]:
 @pytest.mark.parametrize("processes", [0, 2])
 def test_batches_come_in_order_and_are_the_same_as_cut_at_once(processes: int) -> None:
     chosen = sampler()
-    batches = cut_ahead(chosen, keys(), CPU, processes)
+    batches = cut_ahead(chosen.batch, keys(), CPU, processes)
     for number in range(3, 10):
         ahead, at_once = next(batches), chosen.batch(number)
         assert torch.equal(ahead.image, at_once.image)
@@ -66,7 +66,7 @@ def test_the_thread_is_a_step_ahead_and_ends_with_the_run() -> None:
 
     chosen.batch = noted  # type: ignore[method-assign]
     before = threading.active_count()
-    batches = cut_ahead(chosen, keys(), CPU)
+    batches = cut_ahead(chosen.batch, keys(), CPU)
     next(batches)
     assert done.wait(60), "the second batch is cut before it is asked for"
     batches.close()
@@ -76,7 +76,7 @@ def test_the_thread_is_a_step_ahead_and_ends_with_the_run() -> None:
 def test_the_processes_end_with_the_run() -> None:
     own = psutil.Process()
     before = {child.pid for child in own.children()}
-    batches = cut_ahead(sampler(), keys(), CPU, 2)
+    batches = cut_ahead(sampler().batch, keys(), CPU, 2)
     next(batches)
     cutting = [child for child in own.children() if child.pid not in before]
     assert len(cutting) == 2
@@ -93,7 +93,7 @@ def test_what_goes_wrong_while_cutting_is_raised_where_the_batch_is_taken(proces
 
     chosen.batch = fails  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match="the picture is gone"):
-        next(cut_ahead(chosen, keys(), CPU, processes))
+        next(cut_ahead(chosen.batch, keys(), CPU, processes))
 
 
 def test_one_core_is_left_and_processes_of_torchrun_share_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_with_deep_supervision_every_head_learns_and_the_last_one_is_kept(
     heads = [name for name in before if name.startswith(("head", "auxiliary")) and name.endswith("weight")]
     assert len(heads) == 4
     assert not any(torch.equal(before[name], trainer.state.network.state_dict()[name]) for name in heads)
-    case = trainer.measured["held_out"][0]
+    case = trainer.cases.measured["held_out"][0]
     assert trainer.probabilities(case).shape == (4, *case.image.shape[1:])
 
 

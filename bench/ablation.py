@@ -1,0 +1,210 @@
+"""What each part of the design is worth, by the screening protocol (docs/ablation.md).
+
+    python bench/ablation.py --row attention-gates --folds 0 1 2 3 4 --data IDRID --minutes 10
+    python bench/ablation.py --row all --data IDRID --unlabelled MORE --device cuda --steps 600 --jobs 8
+    python bench/ablation.py                          # the table of what there is; also --table
+
+A row trains what it needs (side runs too), is measured on the fold kept out, and its figures lie in runs/ablation/.
+What is finished is not computed again, what was stopped goes on. Rows are experiments/ablation/rows.toml over
+experiments/screening.toml. IDRID holds images/ and masks/; pictures and masks are halved once, and everything is
+measured on these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+
+from medpipe.errors import ConfigError, MedpipeError
+from medpipe.training.ablation import Ablation, Plan, paired, spread
+from medpipe.training.screening import Place, fill_cache, measured, trained
+from medpipe.training.sources import PICTURES
+
+ROOT = Path(__file__).resolve().parents[1]
+SCREENING = ROOT / "experiments" / "screening.toml"
+ROWS = ROOT / "experiments" / "ablation" / "rows.toml"
+
+
+def halved(data: Path, out: Path) -> Path:
+    """The folder's pictures and masks at half their size: means of 2 x 2 pixels, a class where it has half of them."""
+    target = out / "half"
+    for part in ("images", "masks"):
+        (target / part).mkdir(parents=True, exist_ok=True)
+    for path in sorted(p for p in (data / "images").glob("*") if p.suffix.lower() in PICTURES):
+        picture, mask = (target / part / f"{path.stem}.png" for part in ("images", "masks"))
+        if picture.exists() and mask.exists():
+            continue
+        with Pillow.open(data / "masks" / f"{path.stem}.png") as whole:
+            bits = np.asarray(whole).astype(np.uint8)
+        bits = bits[: bits.shape[0] // 2 * 2, : bits.shape[1] // 2 * 2]
+        planes = [((bits >> n) & 1).reshape(len(bits) // 2, 2, -1, 2).sum(axis=(1, 3)) >= 2 for n in range(8)]
+        _save(sum(plane.astype(np.uint8) << n for n, plane in enumerate(planes)), mask)
+        with Pillow.open(path) as whole:
+            rows, columns = bits.shape
+            _save(np.asarray(whole.convert("RGB").crop((0, 0, columns, rows)).reduce(2)), picture)
+    return target
+
+
+def _save(pixels: Any, path: Path) -> None:
+    half = path.with_name(f".{path.name}")
+    Pillow.fromarray(np.asarray(pixels, np.uint8)).save(half, "PNG", compress_level=1)
+    half.replace(path)
+
+
+def levels(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """The runs that plans need, and their own, each after those it needs, each once."""
+    depth: dict[str, int] = {}
+    by_name: dict[str, Plan] = {}
+
+    def visit(plan: Plan) -> int:
+        if plan.run_name not in depth:
+            depth[plan.run_name] = 1 + max((visit(need) for need in plan.needs), default=-1)
+            by_name[plan.run_name] = plan
+        return depth[plan.run_name]
+
+    deepest = max((visit(plan) for plan in plans), default=-1)
+    return [[by_name[name] for name, d in depth.items() if d == level] for level in range(deepest + 1)]
+
+
+def one(work: Callable[[Plan, Place], str], plan: Plan, place: Place, threads: int) -> tuple[bool, str]:
+    """A piece of work in a process of the pool."""
+    torch.set_num_threads(threads)
+    try:
+        return True, work(plan, place)
+    except MedpipeError as error:
+        return False, f"{plan.name}-{plan.fold}: {error.code}: {error}"
+
+
+def compute(plans: Sequence[Plan], place: Place, jobs: int) -> bool:
+    """Trains and measures; whether all went well. What fails is said, and the rest goes on."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    steps: list[tuple[Callable[[Plan, Place], str], list[Plan]]] = [
+        (trained, level) for level in levels(plans)
+    ]
+    well = True
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for work, some in [*steps, (measured, list(plans))]:
+            waiting = [pool.submit(one, work, plan, place, threads) for plan in some]
+            for future in waiting:
+                good, said = future.result()
+                well &= good
+                print(said, file=sys.stderr, flush=True)
+    return well
+
+
+def table(ablation: Ablation, out: Path) -> str:
+    """Markdown: a table for each budget and device that figures are there of."""
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("*/results/*.json"))]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        budget = " and ".join(f"{value:g} {key}" for key, value in result["budget"].items())
+        groups.setdefault(f"{budget} a run, {result['device']}", []).append(result)
+    parts = [f"### {title}\n\n{_of_group(ablation, some)}" for title, some in groups.items()]
+    return "\n\n".join(parts) or f"{out}: no row is finished"
+
+
+def _of_group(ablation: Ablation, results: Sequence[dict[str, Any]]) -> str:
+    patch = results[0]["patch"]
+    classes = list(results[0]["classes"])
+    lines = [
+        f"| row | folds | {' | '.join(f'AUPR {c}' for c in classes)} | mean AUPR (sd over folds) | to the row before "
+        f"(95 %) | mean Dice | to the row before (95 %) | weights, M | multiply-adds of {patch} x {patch}, G "
+        "| in the bundle |",
+        f"|{' --- |' * (len(classes) + 9)}",
+    ]
+    before: tuple[dict[int, float], dict[int, float]] | None = None
+    for row in ablation.rows:
+        found = {
+            r["fold"]: r
+            for r in results
+            if r["row"] == row.name and r["stamp"] == ablation.plan(row.name, r["fold"], r["budget"]).stamp
+        }
+        if not found:
+            before = None
+            continue
+        mean = {fold: _mean(r, "aupr") for fold, r in found.items()}
+        dice = {fold: _mean(r, "dice") for fold, r in found.items()}
+        one = next(iter(found.values()))
+        deviation = spread(list(mean.values()))
+        cells = [
+            f"{row.name}: {row.says}",
+            ", ".join(map(str, sorted(found))),
+            *(_shown([r["classes"][c]["aupr"] for r in found.values()]) for c in classes),
+            _shown(list(mean.values())) + ("" if deviation is None else f" ({deviation:.3f})"),
+            "-" if before is None else str(paired(before[0], mean) or "-"),
+            _shown(list(dice.values())),
+            "-" if before is None else str(paired(before[1], dice) or "-"),
+            f"{one['weights'] / 1e6:.2f}",
+            f"{one['multiply_adds'] / 1e9:.2f}",
+            row.shipped,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+        before = mean, dice
+    return "\n".join(lines)
+
+
+def _mean(result: dict[str, Any], key: str) -> float:
+    """Over the classes that the fold has."""
+    values = [c[key] for c in result["classes"].values() if c[key] is not None]
+    return statistics.fmean(values)
+
+
+def _shown(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.fmean(known):.3f}" if known else "-"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--row", nargs="+", default=[], help="rows to compute, or all")
+    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--data", type=Path, help="folder with images/ and masks/")
+    parser.add_argument("--unlabelled", type=Path, help="folder with images/ for the rows that learn from it")
+    parser.add_argument("--device", default="cpu")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, help="training of a run (10)")
+    length.add_argument("--steps", type=int, help="in place of minutes")
+    parser.add_argument("--jobs", type=int, default=1, help="runs beside each other")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--table", action="store_true", help="only print the table of what there is")
+    asked = parser.parse_args()
+    ablation, well = Ablation(SCREENING, ROWS), True
+    if asked.row and not asked.table:
+        if asked.data is None:
+            raise ConfigError("rows need --data, the folder with images/ and masks/")
+        names = [row.name for row in ablation.rows] if asked.row == ["all"] else asked.row
+        budget = {"steps": asked.steps} if asked.steps else {"minutes": asked.minutes or 10.0}
+        plans = [ablation.plan(name, fold, budget) for name in names for fold in asked.folds]
+        out, unlabelled = asked.out.resolve(), asked.unlabelled and asked.unlabelled.resolve()
+        place = Place(
+            out=out / asked.device.partition(":")[0],
+            cache=out / "cache",
+            data=halved(asked.data, out),
+            folds=ablation.folds_file.resolve(),
+            unlabelled=unlabelled,
+            device=asked.device,
+        )
+        fill_cache([plan for level in levels(plans) for plan in level], place)
+        well = compute(plans, place, asked.jobs)
+    print(table(ablation, asked.out))
+    if not well:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MedpipeError as error:
+        sys.exit(f"error: {error.code}: {error}")

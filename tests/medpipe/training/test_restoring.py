@@ -1,0 +1,131 @@
+"""A network learns to restore damaged patches, without any truth, and another begins with what it learned."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medpipe.errors import ConfigError
+from medpipe.training import export_bundle, train
+from medpipe.training.experiment import load_experiment
+from medpipe.training.restoring import Restorer, damaged, error
+from medpipe.training.state import CHECKPOINT, begin_with, build_network
+from medpipe.training.ways import Restore
+
+from .conftest import NAMES, write_experiment
+
+CPU = torch.device("cpu")
+NETWORK = {
+    "name": "attention-unet",
+    "hyper": {"aspp": 16, "decoder": [16, 12, 8, 8, 8], "full_stem": 4, "prior": 0.5},
+}
+PARTS = ["encoder", "full", "aspp", "decoder"]
+
+
+def restoring(folder: Path, **sections: object) -> Path:
+    path = write_experiment(folder, network=NETWORK, **sections)  # type: ignore[arg-type]
+    path.write_text('task = "restore"\n' + path.read_text())
+    return path
+
+
+@pytest.fixture
+def pictures(drawn_data: Path, tmp_path: Path) -> Path:
+    """The drawn pictures without a single mask."""
+    shutil.copytree(drawn_data / "images", tmp_path / "bare" / "images")
+    return tmp_path / "bare"
+
+
+def test_damage_hides_and_shuffles_what_it_says() -> None:
+    rng = np.random.default_rng(0)
+    image = torch.full((3, 64, 64), 7.0)
+    hidden = damaged(image, rng, Restore(hidden=0.25, block=(4, 8), shuffled=0.5, tone=0.0))
+    share = float((hidden != 7).any(dim=0).float().mean())
+    assert 0.15 < share < 0.3  # shuffling leaves one value as it is; blocks overlap
+    ramp = torch.arange(64 * 64.0).reshape(1, 64, 64)
+    shuffled = damaged(ramp, rng, Restore(hidden=0.0, shuffled=0.5, tone=0.0))
+    assert torch.equal(shuffled.flatten().sort().values, ramp.flatten())
+    assert float((shuffled != ramp).float().mean()) > 0.2
+    assert torch.equal(ramp, torch.arange(64 * 64.0).reshape(1, 64, 64))
+
+
+def test_a_curve_keeps_the_order_of_values_and_their_ends() -> None:
+    values = torch.linspace(-2, 3, 4096).reshape(1, 64, 64)
+    curved = damaged(values, np.random.default_rng(1), Restore(hidden=0.0, shuffled=0.0, tone=1.0)).flatten()
+    assert (curved.diff() >= 0).all()
+    assert curved[0] == pytest.approx(-2)
+    assert curved[-1] == pytest.approx(3, abs=1e-5)
+    assert float((curved - values.flatten()).abs().max()) > 0.1
+
+
+def test_only_valid_pixels_count() -> None:
+    image, restored, valid = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
+    valid[..., :2] = 1
+    restored[..., 2:] = 50
+    assert float(error(restored, image, valid)) == pytest.approx(1)
+
+
+def test_steps_on_one_batch_restore_it(pictures: Path, tmp_path: Path) -> None:
+    trainer = Restorer(load_experiment(restoring(tmp_path)), pictures, tmp_path / "run", CPU)
+    batch = trainer._cut(0, 0.0, 0)
+    assert batch.target.shape == batch.image.shape == (2, 3, 64, 64)
+    losses = [trainer.step(batch, 0.0) for _ in range(15)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_it_sees_no_picture_that_is_measured(pictures: Path, tmp_path: Path) -> None:
+    """Nor needs a mask: the folder has none."""
+    trainer = Restorer(load_experiment(restoring(tmp_path)), pictures, tmp_path / "run", CPU)
+    assert [case.name for case in trainer.cases.training] == NAMES[2:]
+    assert {part: [c.name for c in cases] for part, cases in trainer.cases.measured.items()} == {
+        "thresholds": NAMES[1:2],
+        "held_out": NAMES[:1],
+    }
+
+
+def test_another_run_begins_with_what_it_learned(pictures: Path, drawn_data: Path, tmp_path: Path) -> None:
+    first = restoring(tmp_path, budget={"steps": 2})
+    report = train(first, data=pictures, out=tmp_path / "runs", device="cpu")
+    assert "part of the damage that is undone" in report.summary()
+    assert set(report.scores["held_out"]) == {"restored"}
+    with pytest.raises(ConfigError, match="restores patches"):
+        export_bundle(report.run, tmp_path / "bundle")
+    begun = write_experiment(
+        tmp_path,
+        network={**NETWORK, "weights": "runs/tiny/checkpoint.pt", "take": PARTS},
+        budget={"steps": 1},
+    )
+    spec = load_experiment(begun)
+    network, learned = build_network(spec), torch.load(report.run / CHECKPOINT, weights_only=True)["average"]
+    fresh = {name: value.clone() for name, value in network.state_dict().items()}
+    assert spec.network.weights is not None
+    begin_with(network, spec.network.weights, spec.network.take)
+    for name, value in network.state_dict().items():
+        taken = not name.startswith("head.")
+        assert torch.equal(value, learned[name] if taken else fresh[name]), name
+    assert train(begun, data=drawn_data, out=tmp_path / "segmenting", device="cpu").steps == 1
+
+
+@pytest.mark.parametrize(
+    ("take", "said"),
+    [
+        (["encoder", "neck"], "no part 'neck'; they have aspp, decoder, encoder"),
+        ([], "does not fit this network"),
+        ([*PARTS, "head"], "does not fit this network"),
+    ],
+)
+def test_what_is_taken_must_be_there_and_fit(take: list[str], said: str, tmp_path: Path) -> None:
+    """A head of three channels is not one of four classes: without `take` the whole is refused."""
+    other = load_experiment(restoring(tmp_path))
+    torch.save({"average": build_network(other).state_dict()}, tmp_path / "checkpoint.pt")
+    network = build_network(other.model_copy(update={"task": "segment"}))
+    with pytest.raises(ConfigError, match=said):
+        begin_with(network, tmp_path / "checkpoint.pt", take)
+
+
+def test_restoring_has_no_teacher(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no classes to be taught"):
+        load_experiment(restoring(tmp_path, distil={"teacher": "x"}))
