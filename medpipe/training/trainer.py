@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import math
-import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,11 +23,14 @@ from medpipe.errors import ConfigError
 from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisation, unit_values
 from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
-from medpipe.training.experiment import EXPERIMENT, FOLDS, Experiment, load_experiment, split
-from medpipe.training.journal import Journal
+from medpipe.training.experiment import Experiment, load_experiment, split
+from medpipe.training.export import averaged_weights
+from medpipe.training.folds import copy_into, of_fold
+from medpipe.training.journal import Journal, Standing, Tell
 from medpipe.training.metrics import PooledScores
 from medpipe.training.patches import Batch, PatchSampler
 from medpipe.training.ranks import Ranks, joined, own_device
+from medpipe.training.run_report import write_run_report
 from medpipe.training.sources import open_source
 from medpipe.training.state import CHECKPOINT, TrainingState, learning_rate, new_state
 from nets.losses import WeightedLoss
@@ -70,17 +72,24 @@ def train(
     resume: bool = True,
     max_minutes: float | None = None,
     device: str = "auto",
+    fold: int | None = None,
+    report: bool = False,
+    tell: Tell | None = None,
 ) -> TrainingReport:
     """Trains as the TOML file says and writes `<out>/<name>/`; a run that was stopped goes on where it was.
 
     `data` is a folder that medpipe.training.sources knows. `max_minutes` replaces the experiment's budget of minutes;
-    it counts over resumes. Raises ConfigError for what cannot be trained.
+    it counts over resumes. `fold` holds out another fold than the file says, as run `<name>-fold<K>`; `report` writes
+    the report of the held-out pictures in the end; `tell` hears of every step. Raises ConfigError for what cannot be
+    trained.
     """
     if data is None:
         raise ConfigError(
             "training needs --data, the folder with images/ and masks/ (or imagesTr/ and labelsTr/)"
         )
     spec = load_experiment(experiment)
+    if fold is not None:
+        spec = of_fold(spec, fold)
     if max_minutes is not None:
         spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"minutes": max_minutes})})
     run = out / spec.name
@@ -91,11 +100,15 @@ def train(
     with joined(chosen) as ranks, contextlib.ExitStack() as held:
         if ranks.first:
             held.enter_context(_alone(run))
-            shutil.copyfile(experiment, run / EXPERIMENT)
-            shutil.copyfile(spec.data.folds, run / FOLDS)
+            copy_into(run, experiment, spec)
             Trainer.prepare(spec, data, run)  # the first one fills the cache, the others find it
         ranks.wait()
-        return Trainer(spec, data, run, chosen, ranks).run()
+        trainer = Trainer(spec, data, run, chosen, ranks)
+        done = trainer.run(tell)
+        if report and ranks.first:
+            trainer.state.average.load_state_dict(averaged_weights(spec, run))
+            write_run_report(run, spec, trainer.measured["held_out"], trainer.probabilities)
+        return done
 
 
 @contextlib.contextmanager
@@ -166,7 +179,7 @@ class Trainer:
         drawn = draw_pictures(spec.drawn, spec.data.classes, spec.input, run / CACHE) if spec.drawn else []
         return load(parts.training), measured, drawn
 
-    def run(self) -> TrainingReport:
+    def run(self, tell: Tell | None = None) -> TrainingReport:
         """Trains to the end of the budget; saves on the way, at the end, and when interrupted."""
         budget, state = self.spec.budget, self.state
         started, before, first = time.monotonic(), state.seconds, state.steps
@@ -184,6 +197,12 @@ class Trainer:
                 losses.append(self.step(taken, done))
                 now = time.monotonic()
                 state.seconds = before + now - started
+                if tell is not None and self.ranks.first:
+                    tell(
+                        Standing(
+                            self._done(), state.steps, losses[-1], patches / (now - started), state.seconds
+                        )
+                    )
                 if state.steps % _LOG_STEPS == 0:
                     self._note(
                         "train",

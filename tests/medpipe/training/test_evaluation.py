@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medpipe.training.evaluation import FOUND, ClassScores, count_lesions
+from medpipe.training.class_scores import ClassScores
+from medpipe.training.lesion_scores import FOUND, count_lesions
 
 
 def blank() -> NDArray[np.bool_]:
