@@ -23,6 +23,9 @@ from medpipe.training.worst_cases import WorstCase
 Notes = Sequence[Mapping[str, Any]]
 _MARKERS = "osD^vPX*"
 _LIGHTEST = 0.2
+"""Luminance of a line at most, where white is 1."""
+_FINE = 170
+"""Dots per inch of pictures: one of theirs is about one of the figure's."""
 _STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -36,7 +39,7 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 110,
+    "figure.dpi": 110,
 }
 
 
@@ -57,7 +60,7 @@ def draw_report(
         ]
         for name, figure in drawn:
             path = folder / f"{name}.png"
-            figure.savefig(path)
+            figure.savefig(path, dpi=_FINE if name.startswith("worst") else "figure")
             written.append(path)
     return written
 
@@ -128,7 +131,7 @@ def precision_recall(report: EvaluationReport) -> Figure:
             )
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall of pixels", ylabel="precision of pixels")
     axes.set_title("Precision and recall; dots: masks as given out")
-    axes.legend(loc="lower left")
+    _legend(axes, "lower left")
     return figure
 
 
@@ -140,17 +143,17 @@ def froc(report: EvaluationReport) -> Figure:
     for score, look in _looks(report):
         if score.froc.lesions:
             false = np.maximum(score.froc.false_per_picture, 1 / 8)
-            label = f"{score.class_id}   {shown(score.froc.at()[0])} at <= {FALSE_ALLOWED:g}"
+            label = f"{score.class_id}   {shown(score.froc.at()[0])} at ≤ {FALSE_ALLOWED:g}"
             axes.plot(false, score.froc.recall, **look, label=label)
     axes.set_xscale("log", base=2)
-    axes.set_xlim(1 / 8, 64)
+    axes.set_xlim(1 / 8.6, 64)
     ticks = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32, 64]
     axes.set_xticks(ticks, ["≤ 1/8", "1/4", "1/2", *(f"{tick:g}" for tick in ticks[3:])])
     axes.minorticks_off()
-    axes.set(ylim=(0, 1), xlabel="false lesions per picture", ylabel="lesions found")
+    axes.set(ylim=(0, 1.02), xlabel="false lesions per picture", ylabel="lesions found")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_title("Lesions found as the threshold moves (FROC)")
-    axes.legend(loc="upper left")
+    _legend(axes, "lower right")
     return figure
 
 
@@ -204,14 +207,14 @@ def calibration(report: EvaluationReport) -> Figure:
     axes = figure.subplots(2, 2, sharex=True, height_ratios=(3, 1))
     columns = (
         ("all pixels", [s.calibration for s in report.classes]),
-        (f"pixels with p >= {DOUBTFUL_FROM:g} or true", [s.calibration_doubtful for s in report.classes]),
+        (f"pixels with p ≥ {DOUBTFUL_FROM:g} or true", [s.calibration_doubtful for s in report.classes]),
     )
     for (upper, lower), (title, found) in zip(axes.T, columns, strict=True):
         upper.plot([0, 1], [0, 1], color="#94a3b8", linestyle=":", linewidth=1.4)
         for (score, look), counted in zip(_looks(report), found, strict=True):
             _reliability(upper, lower, counted, score.class_id, look)
         upper.set(title=f"Reliability, {title}", ylim=(0, 1), xlim=(0, 1), ylabel="share that is true")
-        upper.legend(loc="upper left")
+        _legend(upper, "upper left")
         lower.set(yscale="log", xlabel=f"probability said ({BINS} bins of equal width)", ylabel="pixels")
     return figure
 
@@ -219,7 +222,7 @@ def calibration(report: EvaluationReport) -> Figure:
 def worst_case(case: WorstCase, report: EvaluationReport) -> Figure:
     """Source, truth and what was said, side by side; outlines in the class colours."""
     height, width = case.source.shape[:2]
-    figure = Figure(figsize=(15.5, 15.5 / 3 * height / width + 0.9))
+    figure = Figure(figsize=(15.5, min(7.0, 15.5 / 3 * height / width) + 0.9))
     axes = figure.subplots(1, 3)
     panels = (("picture", case.source), ("truth", case.true), ("prediction", case.said))
     for at, (title, picture) in zip(axes, panels, strict=True):
@@ -250,9 +253,9 @@ def _reliability(upper: Axes, lower: Axes, counted: Calibration, name: str, look
 
 
 def _equal_f1(axes: Axes) -> None:
-    recall = np.linspace(0.01, 1, 200)
+    recall = np.linspace(0, 1, 2001)
     for f1 in (0.2, 0.4, 0.6, 0.8):
-        part = recall[recall > f1 / 2 + 1e-3]
+        part = recall[recall > f1 / 2 + 1e-4]
         precision = f1 * part / (2 * part - f1)
         kept = precision <= 1
         axes.plot(part[kept], precision[kept], color="#d3d9e0", linewidth=0.9)
@@ -267,6 +270,12 @@ def _looks(report: EvaluationReport) -> list[tuple[ClassScores, dict[str, Any]]]
     """Each class with its colour and marker, alike in every figure."""
     rows = zip(report.classes, _colours(report), strict=True)
     return [(s, {"color": ink(c), "marker": _MARKERS[n % len(_MARKERS)]}) for n, (s, c) in enumerate(rows)]
+
+
+def _legend(axes: Axes, place: str) -> None:
+    """On a light ground, so that a line behind it does not cross the words; none where nothing is drawn."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=place, frameon=True, facecolor="white", framealpha=0.9, edgecolor="none")
 
 
 def _class_legend(axes: Axes, report: EvaluationReport, **where: Any) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medpipe.results.overlay import Colour, outlined, resized, resized_mask
 
-ROOM = (900, 1100)
+ROOM = (860, 860)
 """Height and width that a picture is fitted into."""
 
 
