@@ -2,8 +2,9 @@
 
     python bench/quality.py [--data FOLDER] [--bundle fundus-lesions]
 
-FOLDER (else $MEDPIPE_DATA, else ../shared/data beside the checkout) holds the data sets: idrid_train, busi, hippocampus. A
-bundle whose data are not there is skipped. Folds and the held-out one are those of the experiment that the bundle names.
+FOLDER (else $MEDPIPE_DATA, else ../shared/data beside the checkout) holds the data sets: idrid_train, busi,
+hippocampus. A bundle whose data are not there is skipped. Folds, and the one held out, are those of the experiment
+that the bundle names.
 """
 
 from __future__ import annotations

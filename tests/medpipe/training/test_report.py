@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from medpipe.cli.app import run as run_command
 from medpipe.errors import ConfigError
 from medpipe.training import export_bundle, train
 from medpipe.training.class_scores import ClassScores
@@ -128,6 +129,14 @@ def test_over_folds_is_mean_and_spread(tmp_path: Path) -> None:
     assert "too few" in table
     assert "**0.833 ± 0.236**" in table
     assert "| **B** | **mean ± sd** | - | - | - | **1.000 ± 0.000** | - | - |" in table
+
+
+def test_the_command_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = told(tmp_path / "a", measured([picture("one", 8)]))
+    assert run_command(["cross-validate", str(one)]) == 0
+    assert capsys.readouterr().out.strip() == over_folds([one])
+    assert run_command(["cross-validate", str(tmp_path)]) == 2
+    assert "holds no report" in capsys.readouterr().err
 
 
 def test_reports_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
