@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def training_bar() -> Iterator[Tell | None]:
 
     Elsewhere the log's lines, one in 50 steps, say the same; on a terminal they are left out, the others pass above.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":  # of torchrun's processes one speaks
         yield None
         return
     from rich.console import Console

@@ -31,6 +31,11 @@ class Calibration:
         self.probability += np.bincount(bins, weights=values, minlength=BINS)
         self.true += np.bincount(bins[truth.ravel()], minlength=BINS)
 
+    def add_nothing(self, pixels: int, probability: float) -> None:
+        """Adds pixels of the lowest bin that are not true, by the sum of their probabilities."""
+        self.pixels[0] += pixels
+        self.probability[0] += probability
+
     @property
     def said(self) -> NDArray[np.float64]:
         """Mean probability of each bin; not a number where it is empty."""
@@ -56,4 +61,4 @@ def doubtful(probability: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return np.asarray(np.where(whole > 0, part / np.maximum(whole, 1), np.nan))

@@ -37,7 +37,8 @@ def write_card(
         unknown = "" if cross_validated else " One training run, one fold: no spread is known."
         parts.append("\n\n".join(READING) + unknown)
     if cross_validated:
-        parts.append(f"## Over folds\n\n{cross_validated}")
+        text = "Runs of the same experiment that held out one fold each; this bundle's weights are of one run alone."
+        parts.append(f"## Over folds\n\n{text}\n\n{cross_validated}")
     parts.append(f"## Thresholds\n\n{_thresholds(bundle)}")
     for key, heading in (("failures", "Where it fails"), ("limits", "Limits")):
         if key in texts:

@@ -41,15 +41,22 @@ class ClassScores:
         """Adds one picture: arrays (K, J, I). Gives its Dice, None where it has nothing of the class."""
         if probability is not None:
             self.pooled.add(probability, truth)
-            self.calibration.add(probability, truth)
-            unsure = doubtful(probability, truth)
-            self.calibration_doubtful.add(probability[unsure], truth[unsure])
+            self._calibrate(probability, truth)
             self.froc.add(probability, truth)
         self.counts.append((int((mask & truth).sum()), int(mask.sum()), int(truth.sum())))
         judged = judge_lesions(mask, truth)
         self.by_size.add(judged)
         self.false_lesions += judged.false
         return dice_of(*self.counts[-1]) if self.counts[-1][2] else None
+
+    def _calibrate(self, probability: NDArray[Any], truth: NDArray[np.bool_]) -> None:
+        """Most of a large picture is surely nothing, and need not be binned pixel by pixel."""
+        unsure = doubtful(probability, truth)
+        values, true = probability[unsure], truth[unsure]
+        self.calibration_doubtful.add(values, true)
+        self.calibration.add(values, true)
+        rest = float(probability.sum(dtype=np.float64, where=~unsure))
+        self.calibration.add_nothing(probability.size - len(values), rest)
 
     @property
     def dices(self) -> list[float]:

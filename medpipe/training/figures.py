@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot: no window, no global state, drawn by Agg
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
@@ -26,7 +27,7 @@ _LIGHTEST = 0.2
 """Luminance of a line at most, where white is 1."""
 _FINE = 170
 """Dots per inch of pictures: one of theirs is about one of the figure's."""
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -222,7 +223,10 @@ def calibration(report: EvaluationReport) -> Figure:
 def worst_case(case: WorstCase, report: EvaluationReport) -> Figure:
     """Source, truth and what was said, side by side; outlines in the class colours."""
     height, width = case.source.shape[:2]
-    figure = Figure(figsize=(15.5, min(7.0, 15.5 / 3 * height / width) + 0.9))
+    figure = Figure(
+        figsize=(15.5, min(7.0, 15.5 / 3 * height / width) + 0.9),
+        layout=ConstrainedLayoutEngine(rect=(0, 0.06, 1, 0.94)),  # the legend lies below
+    )
     axes = figure.subplots(1, 3)
     panels = (("picture", case.source), ("truth", case.true), ("prediction", case.said))
     for at, (title, picture) in zip(axes, panels, strict=True):
@@ -234,11 +238,10 @@ def worst_case(case: WorstCase, report: EvaluationReport) -> Figure:
     slice_ = "" if case.slice is None else f", slice {case.slice + 1}"
     figure.suptitle(f"{case.name}{slice_}: Dice {told}", fontsize=12)
     handles = [
-        Patch(facecolor=np.array(colour) / 255, edgecolor="#475569", label=score.class_id)
+        Patch(facecolor=_unit(colour), edgecolor="#475569", label=score.class_id)
         for score, colour in zip(report.classes, _colours(report), strict=True)
     ]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles))
-    figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))
     return figure
 
 
@@ -262,6 +265,11 @@ def _equal_f1(axes: Axes) -> None:
         axes.text(1.005, precision[-1], f"Dice {f1:g}", fontsize=8, color="#94a3b8", va="center")
 
 
+def _unit(colour: Colour) -> tuple[float, float, float]:
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255
+
+
 def _colours(report: EvaluationReport) -> Sequence[Colour]:
     return report.colours or ((51, 65, 85),) * len(report.classes)
 
@@ -272,7 +280,7 @@ def _looks(report: EvaluationReport) -> list[tuple[ClassScores, dict[str, Any]]]
     return [(s, {"color": ink(c), "marker": _MARKERS[n % len(_MARKERS)]}) for n, (s, c) in enumerate(rows)]
 
 
-def _legend(axes: Axes, place: str) -> None:
+def _legend(axes: Axes, place: Any) -> None:
     """On a light ground, so that a line behind it does not cross the words; none where nothing is drawn."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc=place, frameon=True, facecolor="white", framealpha=0.9, edgecolor="none")

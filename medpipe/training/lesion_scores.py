@@ -137,7 +137,7 @@ class Froc:
 
 
 def _needed(sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.maximum(1, FOUND * sizes)
+    return np.asarray(np.maximum(1, FOUND * sizes))
 
 
 def _edges(places: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -162,6 +162,5 @@ def _components(count: int, one: NDArray[np.int64], other: NDArray[np.int64]) ->
     """The component's number of each of `count` pixels that these pairs join."""
     if not count:
         return np.zeros(0, np.int64)
-    graph = sparse.coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(count, count))
-    numbers: NDArray[np.int64] = csgraph.connected_components(graph, directed=False)[1]
-    return numbers
+    graph = sparse.coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
+    return np.asarray(csgraph.connected_components(graph, directed=False)[1], np.int64)

@@ -198,11 +198,8 @@ class Trainer:
                 now = time.monotonic()
                 state.seconds = before + now - started
                 if tell is not None and self.ranks.first:
-                    tell(
-                        Standing(
-                            self._done(), state.steps, losses[-1], patches / (now - started), state.seconds
-                        )
-                    )
+                    rate = patches / (now - started)
+                    tell(Standing(self._done(), state.steps, losses[-1], rate, state.seconds))
                 if state.steps % _LOG_STEPS == 0:
                     self._note(
                         "train",
