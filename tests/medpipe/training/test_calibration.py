@@ -9,15 +9,15 @@ from medpipe.training.calibration import Calibration, doubtful
 
 
 def test_the_error_of_eight_pixels_by_hand() -> None:
-    """Four pixels say .25 and one of them is true: no error. Four say .85 and two are: .35 for half of the pixels."""
+    """Half of the pixels say .25 and are true half of the time, half say .85 and are too: (.25 + .35) / 2, not .05."""
     said = np.array([0.25] * 4 + [0.85] * 4, np.float32)
-    truth = np.array([1, 0, 0, 0, 1, 1, 0, 0], np.bool_)
+    truth = np.array([1, 1, 0, 0, 1, 1, 0, 0], np.bool_)
     counted = Calibration()
     counted.add(said, truth)
-    assert counted.error == pytest.approx(0.35 / 2)
+    assert counted.error == pytest.approx((0.25 + 0.35) / 2)
     assert counted.pixels.tolist() == [0, 0, 4, 0, 0, 0, 0, 0, 4, 0]
     assert counted.said[[2, 8]].tolist() == pytest.approx([0.25, 0.85])
-    assert counted.seen[[2, 8]].tolist() == pytest.approx([0.25, 0.5])
+    assert counted.seen[[2, 8]].tolist() == pytest.approx([0.5, 0.5])
     assert np.isnan(counted.said[0])
 
 
