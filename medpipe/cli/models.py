@@ -1,4 +1,4 @@
-"""Bundles and training: bundles, check-bundle, folds, train, prune, evaluate."""
+"""Bundles and training: bundles, check-bundle, folds, train, prune, evaluate, cross-validate."""
 
 from __future__ import annotations
 
@@ -122,6 +122,10 @@ def train(
         Path | None, typer.Option("--data", help="Overrides the experiment's data folder.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Runs are written to OUT/<name>/.")] = Path("runs"),
+    fold: Annotated[
+        int | None,
+        typer.Option("--fold", min=0, help="Hold out this fold instead, as run <name>-fold<K>."),
+    ] = None,
     max_minutes: Annotated[float | None, typer.Option("--max-minutes")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
     unlabelled: Annotated[
@@ -137,17 +141,29 @@ def train(
 ) -> None:
     """Train a network as one TOML file says.
 
-    A run that was stopped goes on where it was.
+    A run that was stopped goes on where it was. In the end OUT/<name>/report/index.html tells how good it is on the
+    held-out pictures: at working size, with --export at native resolution through the whole pipeline.
     """
+    from medpipe.cli.progress import training_bar
     from medpipe.training import export_bundle
     from medpipe.training import train as run_training
+    from medpipe.training.report import REPORT
 
-    report = run_training(
-        experiment, data=data, out=out, resume=resume, max_minutes=max_minutes, unlabelled=unlabelled
-    )
+    with training_bar() as tell:
+        report = run_training(
+            experiment,
+            data=data,
+            out=out,
+            resume=resume,
+            max_minutes=max_minutes,
+            unlabelled=unlabelled,
+            fold=fold,
+            report=export is None,
+            tell=tell,
+        )
     typer.echo(report.summary())
     if export is not None:
-        export_bundle(report.run, export, data=data)
+        export_bundle(report.run, export, data=data, report_into=report.run / REPORT)
         typer.echo(export)
 
 
@@ -178,12 +194,41 @@ def evaluate(
     data: Annotated[Path, typer.Option("--data", help="Folder with images/ and masks/.")],
     folds: Annotated[Path, typer.Option("--folds", help="TOML file with the folds' pictures by name.")],
     fold: Annotated[int, typer.Option("--fold", help="The fold to measure on.")] = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            help="Also write index.html with figures and worst pictures, and report.json.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a bundle on pictures kept out.
 
     Prints AUPR, Dice, IoU and lesion recall per class.
     """
     from medpipe.training import evaluate_bundle
+    from medpipe.training.report import WORST, write_report
 
-    report = evaluate_bundle(bundle, data=data, folds=folds, fold=fold, settings=invocation.config())
-    typer.echo(report.table())
+    settings = invocation.config()
+    worst = WORST if report else 0
+    measured = evaluate_bundle(bundle, data=data, folds=folds, fold=fold, settings=settings, worst=worst)
+    typer.echo(measured.table())
+    if report is not None:
+        typer.echo(write_report(report, measured), err=True)
+
+
+@app.command("cross-validate")
+def cross_validate(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Runs' folders, or those of `evaluate --report`.", exists=True),
+    ],
+) -> None:
+    """Print mean and spread over the folds of several runs.
+
+    Reads their reports, one Markdown table; nothing is computed anew.
+    """
+    from medpipe.training.cross_validation import over_folds
+
+    typer.echo(over_folds(runs))

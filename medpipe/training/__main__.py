@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medpipe.training.cross_validation import over_folds
 from medpipe.training.export import export_bundle
+from medpipe.training.report import REPORT
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m medpipe.training", description=__doc__)
@@ -14,5 +16,19 @@ if __name__ == "__main__":
     parser.add_argument(
         "--data", type=Path, help="images/ and masks/, to choose thresholds on and to measure"
     )
+    parser.add_argument(
+        "--cross-validated",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs of the folds: their table goes on the card",
+    )
     arguments = parser.parse_args()
-    export_bundle(arguments.run, arguments.bundle, data=arguments.data)
+    export_bundle(
+        arguments.run,
+        arguments.bundle,
+        data=arguments.data,
+        report_into=arguments.run / REPORT if arguments.data else None,
+        cross_validated=over_folds(arguments.cross_validated) if arguments.cross_validated else "",
+    )

@@ -7,12 +7,22 @@ from pathlib import Path
 from medpipe.bundle import Bundle
 from medpipe.training.evaluation import EvaluationReport
 from medpipe.training.experiment import Experiment, split
+from medpipe.training.report import READING
 
 CARD = "CARD.md"
 
 
-def write_card(folder: Path, bundle: Bundle, experiment: Experiment, report: EvaluationReport | None) -> Path:
-    """Writes CARD.md from the experiment's `[bundle.card]` texts and what was measured."""
+def write_card(
+    folder: Path,
+    bundle: Bundle,
+    experiment: Experiment,
+    report: EvaluationReport | None,
+    cross_validated: str = "",
+) -> Path:
+    """Writes CARD.md from the experiment's `[bundle.card]` texts and what was measured.
+
+    `cross_validated` is the table of medpipe.training.cross_validation over other runs of the experiment.
+    """
     texts = experiment.bundle.get("card", {})
     parts = [
         f"# {bundle.title}\n\n`{bundle.id}` {bundle.version}. Not a medical device; not for diagnostic use."
@@ -24,7 +34,11 @@ def write_card(folder: Path, bundle: Bundle, experiment: Experiment, report: Eva
     measured = report.table() if report else "Nothing was measured on this export."
     parts.append(f"## Measured\n\n{measured}")
     if report is not None:
-        parts.append(_reading())
+        unknown = "" if cross_validated else " One training run, one fold: no spread is known."
+        parts.append("\n\n".join(READING) + unknown)
+    if cross_validated:
+        text = "Runs of the same experiment that held out one fold each; this bundle's weights are of one run alone."
+        parts.append(f"## Over folds\n\n{text}\n\n{cross_validated}")
     parts.append(f"## Thresholds\n\n{_thresholds(bundle)}")
     for key, heading in (("failures", "Where it fails"), ("limits", "Limits")):
         if key in texts:
@@ -52,15 +66,6 @@ def _pictures(experiment: Experiment) -> str:
             "samples; what it finds on those says nothing about patients",
         )
     return "\n".join(lines)
-
-
-def _reading() -> str:
-    return (
-        "AUPR: area under precision over recall of pixels, all pictures pooled, from the network's probabilities. "
-        "Dice, IoU and lesions: of the mask after threshold, CRF where a class uses it, and smallest size. A true "
-        "lesion (8-connected component) counts as found when a fifth of its pixels is marked; a marked lesion is "
-        "false when it touches none. One training run, one fold: no spread is known."
-    )
 
 
 def _thresholds(bundle: Bundle) -> str:

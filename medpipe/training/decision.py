@@ -12,8 +12,9 @@ from scipy import ndimage
 
 from medpipe.bundle import Bundle
 from medpipe.inference import Backend
-from medpipe.training.evaluation import NEIGHBOURS, predictions
+from medpipe.training.evaluation import predictions
 from medpipe.training.experiment import Decision
+from medpipe.training.lesion_scores import NEIGHBOURS
 from medpipe.training.metrics import PooledScores
 
 SIZES = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)

@@ -3,117 +3,85 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medpipe.bundle import Bundle, find_bundle, load_bundle
 from medpipe.config import Config
 from medpipe.errors import ConfigError
 from medpipe.inference import Backend, load_backend, predict
+from medpipe.results.overlay import Colour, grey_window, srgb
+from medpipe.results.overlay import shown as slice_for_the_eye
+from medpipe.training.class_scores import ClassScores
 from medpipe.training.dicom_pairs import Label
 from medpipe.training.experiment import read_folds
-from medpipe.training.metrics import PooledScores
+from medpipe.training.lesion_scores import FALSE_ALLOWED
 from medpipe.training.sources import open_source
+from medpipe.training.worst_cases import WorstCase, WorstCases
 from medpipe.types import Prediction
 
-FOUND = 0.2
-"""A lesion of the truth is found when at least this part of its pixels is marked."""
-NEIGHBOURS = np.ones((3, 3, 3), np.int8)
-"""Lesions are connected by faces, edges and corners: 8 neighbours in a picture, 26 in a volume."""
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One picture: what was said (classes, K, J, I), what is true, and slice k (J, I, 3) uint8 for the eye."""
 
-@dataclass(eq=False)
-class ClassScores:
-    """One class over all pictures, at native resolution.
-
-    `pooled` counts pixels by probability, before the CRF and smallest sizes; Dice, IoU and lesions are of the mask
-    that the bundle gives in the end.
-    """
-
-    class_id: str
-    pooled: PooledScores = field(default_factory=PooledScores)
-    hits: int = 0
-    marked: int = 0
-    true: int = 0
-    dices: list[float] = field(default_factory=list)
-    lesions: int = 0
-    found: int = 0
-    false_lesions: int = 0
-    pictures: int = 0
-
-    def add(
-        self, mask: NDArray[np.bool_], truth: NDArray[np.bool_], probability: NDArray[np.float16] | None
-    ) -> None:
-        """Adds one picture: arrays (K, J, I)."""
-        if probability is not None:
-            self.pooled.add(probability, truth)
-        hits, marked, true = int((mask & truth).sum()), int(mask.sum()), int(truth.sum())
-        self.hits, self.marked, self.true = self.hits + hits, self.marked + marked, self.true + true
-        self.pictures += 1
-        if true:
-            self.dices.append(2 * hits / (marked + true))
-        found, lesions, false_lesions = count_lesions(mask, truth)
-        self.found, self.lesions = self.found + found, self.lesions + lesions
-        self.false_lesions += false_lesions
-
-    @property
-    def dice(self) -> float | None:
-        """Of all pictures' pixels together; None where the truth has none."""
-        return 2 * self.hits / (self.marked + self.true) if self.true else None
-
-    @property
-    def mean_dice(self) -> float | None:
-        """Mean over the pictures that have the class."""
-        return float(np.mean(self.dices)) if self.dices else None
-
-    @property
-    def iou(self) -> float | None:
-        return self.hits / (self.marked + self.true - self.hits) if self.true else None
-
-    @property
-    def recall(self) -> float | None:
-        """Part of the true lesions that were found."""
-        return self.found / self.lesions if self.lesions else None
-
-    @property
-    def false_per_picture(self) -> float:
-        """Marked lesions that touch no pixel of the truth, per picture."""
-        return self.false_lesions / max(1, self.pictures)
+    name: str
+    mask: NDArray[np.bool_]
+    truth: NDArray[np.bool_]
+    probability: NDArray[Any] | None
+    shown: Callable[[int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What a bundle is worth on `pictures`."""
+    """What a bundle is worth on `pictures`. `colours` are the classes' in sRGB, `worst` the pictures of least Dice."""
 
     bundle: str
     pictures: tuple[str, ...]
     classes: tuple[ClassScores, ...]
+    grid: str = "native resolution"
+    fold: int | None = None
+    colours: tuple[Colour, ...] = ()
+    worst: tuple[WorstCase, ...] = ()
 
     def table(self) -> str:
         """A Markdown table, one row per class."""
-        head = (
-            f"{self.bundle} on {len(self.pictures)} pictures, native resolution\n\n"
-            "| class | pictures with it | AUPR | Dice, pooled | Dice, mean per picture | IoU, pooled "
-            "| lesions found | false lesions per picture |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
-        )
-        rows = [
-            f"| {s.class_id} | {len(s.dices)} | {_shown(s.pooled.aupr)} | {_shown(s.dice)} "
-            f"| {_shown(s.mean_dice)} | {_shown(s.iou)} | {s.found} of {s.lesions} ({_shown(s.recall)}) "
-            f"| {s.false_per_picture:.1f} |"
-            for s in self.classes
-        ]
-        return "\n".join([head, *rows])
+        lacking = any(len(s.dices) < len(self.pictures) for s in self.classes)
+        names = ["class", "pictures with it", "AUPR", "Dice, pooled", "Dice, mean per picture (sd)"]
+        names += ["Dice, mean of all pictures"] if lacking else []
+        names += ["IoU, pooled", "lesions found", "false lesions per picture"]
+        names += [f"lesions found at <= {FALSE_ALLOWED:g} false per picture"]
+        rows = [self._row(s, lacking) for s in self.classes]
+        head = f"{self.bundle} on {len(self.pictures)} pictures, {self.grid}\n"
+        lines = [names, ["---"] * len(names), *rows]
+        return "\n".join([head, *(f"| {' | '.join(cells)} |" for cells in lines)])
+
+    @staticmethod
+    def _row(s: ClassScores, lacking: bool) -> list[str]:
+        spread = f" ({np.std(s.dices, ddof=1):.3f})" if len(s.dices) > 1 else ""
+        cells = [s.class_id, str(len(s.dices)), shown(s.pooled.aupr), shown(s.dice)]
+        cells += [shown(s.mean_dice) + spread]
+        cells += [shown(s.mean_dice_of_all)] if lacking else []
+        cells += [shown(s.iou), f"{s.found} of {s.lesions} ({shown(s.recall)})", f"{s.false_per_picture:.1f}"]
+        return [*cells, shown(s.froc.at()[0])]
 
 
 def evaluate_bundle(
-    bundle: str | Path, *, data: Path, folds: Path, fold: int = 0, settings: Config | None = None
+    bundle: str | Path,
+    *,
+    data: Path,
+    folds: Path,
+    fold: int = 0,
+    settings: Config | None = None,
+    worst: int = 0,
 ) -> EvaluationReport:
-    """Measures a bundle (id or folder) on the pictures of one fold of `data`.
+    """Measures a bundle (id or folder) on the pictures of one fold of `data`; keeps `worst` of them for the eye.
 
     `settings` say where bundles are found and on what device to compute. Raises ConfigError, BundleError.
     """
@@ -130,17 +98,46 @@ def evaluate_bundle(
         backend=worker.backend if worker else "auto",
         precision=worker.precision if worker else "auto",
     )
-    return measure(loaded, backend, data, parts[fold])
+    return measure(loaded, backend, data, parts[fold], fold=fold, worst=worst)
 
 
-def measure(bundle: Bundle, backend: Backend, data: Path, names: Sequence[str]) -> EvaluationReport:
-    """Measures a bundle on named pictures."""
-    scores = tuple(ClassScores(class_id) for class_id in bundle.class_ids)
-    for prediction, truth in predictions(bundle, backend, data, names):
+def measure(
+    bundle: Bundle,
+    backend: Backend,
+    data: Path,
+    names: Sequence[str],
+    *,
+    fold: int | None = None,
+    worst: int = 0,
+) -> EvaluationReport:
+    """Measures a bundle on named pictures; `worst` of them are kept as pictures for the eye."""
+
+    def judged() -> Iterator[Judged]:
+        for name, (prediction, truth) in zip(names, predictions(bundle, backend, data, names), strict=True):
+            image = prediction.image
+            window = grey_window(image, bundle)
+            look = partial(slice_for_the_eye, image, window=window)
+            yield Judged(name, prediction.mask, truth, prediction.probability, look)
+
+    colours = tuple(srgb(spec.colour_cielab) for spec in bundle.classes)
+    scores = tuple(ClassScores(spec.id, spec.smallest) for spec in bundle.classes)
+    kept = judge(judged(), scores, colours, worst=worst)
+    title = f"{bundle.id} {bundle.version}"
+    return EvaluationReport(title, tuple(names), scores, fold=fold, colours=colours, worst=kept)
+
+
+def judge(
+    pictures: Iterable[Judged], scores: Sequence[ClassScores], colours: Sequence[Colour], *, worst: int = 0
+) -> tuple[WorstCase, ...]:
+    """Adds pictures to the scores of their classes, one picture in memory at a time; gives back the worst ones."""
+    kept = WorstCases(worst, colours)
+    for picture in pictures:
+        dices = []
         for c, score in enumerate(scores):
-            probability = None if prediction.probability is None else prediction.probability[c]
-            score.add(prediction.mask[c], truth[c], probability)
-    return EvaluationReport(f"{bundle.id} {bundle.version}", tuple(names), scores)
+            probability = None if picture.probability is None else picture.probability[c]
+            dices.append(score.add(picture.mask[c], picture.truth[c], probability))
+        kept.offer(picture.name, dices, picture.truth, picture.mask, picture.shown)
+    return kept.cases
 
 
 def predictions(
@@ -154,16 +151,6 @@ def predictions(
             yield predict(image, bundle, backend, Path(scratch), keep_probability=True), truth
 
 
-def count_lesions(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """(true lesions found, true lesions, marked lesions that touch no truth) of one image (K, J, I)."""
-    real, lesions = ndimage.label(truth, NEIGHBOURS)
-    covered = np.bincount(real[mask], minlength=lesions + 1)[1:]
-    sizes = np.bincount(real.ravel(), minlength=lesions + 1)[1:]
-    found = int((covered >= np.maximum(1, FOUND * sizes)).sum())
-    marked, count = ndimage.label(mask, NEIGHBOURS)
-    touching = np.unique(marked[truth & mask])
-    return found, int(lesions), int(count - len(touching))
-
-
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """Three digits, or a dash where there is nothing to measure."""
     return "-" if value is None else f"{value:.3f}"

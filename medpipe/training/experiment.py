@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,7 +52,8 @@ class Data(Section):
     """A folder that medpipe.training.sources reads, and how its images are parted.
 
     `folds` is a TOML file beside the experiment; the images of `held_out` are in no training step. The images of
-    `thresholds` are in none either: thresholds are chosen on them, so that fold `held_out` stays unseen. `weights`
+    `thresholds` are in none either: thresholds are chosen on them, so that fold `held_out` stays unseen. Instead of a
+    list, `thresholds_share` takes every n-th of the other folds' sorted names, n the nearest to 1 / share. `weights`
     says of hard images how much more often than others patches are cut from them (1: as often).
     """
 
@@ -59,6 +61,7 @@ class Data(Section):
     folds: Path
     held_out: int = Field(default=0, ge=0)
     thresholds: tuple[str, ...] = ()
+    thresholds_share: Annotated[float, Field(gt=0, le=0.5)] | None = None
     weights: dict[str, Positive] = Field(default_factory=dict)
 
 
@@ -334,5 +337,14 @@ def split(data: Data) -> Split:
     strange = sorted(set(data.weights) - {name for fold in folds for name in fold})
     if strange:
         raise ConfigError(f"data.weights: {', '.join(strange)}: in no fold of {data.folds}")
-    training = tuple(sorted(set(others) - set(data.thresholds)))
-    return Split(training=training, thresholds=data.thresholds, held_out=folds[data.held_out])
+    thresholds = data.thresholds or every_nth(others, data.thresholds_share)
+    training = tuple(sorted(set(others) - set(thresholds)))
+    return Split(training=training, thresholds=thresholds, held_out=folds[data.held_out])
+
+
+def every_nth(names: Sequence[str], share: float | None) -> tuple[str, ...]:
+    """About a share of the names: in sorted order every n-th, n = 1 / share, from the middle of the first n on."""
+    if share is None:
+        return ()
+    n = round(1 / share)
+    return tuple(sorted(names)[n // 2 :: n])

@@ -9,6 +9,7 @@ from typing import Any
 import tomli_w
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from medpipe.bundle import Bundle, load_bundle
 from medpipe.bundle.folder import DESCRIPTION, WEIGHTS
@@ -18,15 +19,24 @@ from medpipe.training.card import write_card
 from medpipe.training.decision import Choice, choose
 from medpipe.training.evaluation import measure
 from medpipe.training.experiment import Experiment, load_run, split
+from medpipe.training.report import WORST, Origin, write_report
 from medpipe.training.state import BEST, CHECKPOINT, build_network
 
 
-def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundle:
+def export_bundle(
+    run: Path,
+    bundle: Path,
+    *,
+    data: Path | None = None,
+    report_into: Path | None = None,
+    cross_validated: str = "",
+) -> Bundle:
     """Writes a bundle folder from a run: model.safetensors, bundle.toml, CARD.md.
 
     With `data`, thresholds and smallest sizes are chosen on the experiment's threshold pictures, through the whole
     pipeline at native resolution, and the card tells the figures of the held-out fold; without it the thresholds
-    are 0.5 and the card says that nothing was measured. Raises ConfigError where the run has no checkpoint.
+    are 0.5 and the card says that nothing was measured. `report_into` is a folder for the report of those figures.
+    `cross_validated` is a table over folds for the card. Raises ConfigError where the run has no checkpoint.
     """
     experiment = load_run(run)
     if experiment.task != "segment":
@@ -41,20 +51,35 @@ def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundl
         parts = split(experiment.data)
         choices = choose(written, backend, data, parts.thresholds, experiment.decision)
         written = _write_description(experiment, bundle, choices)
-        report = measure(written, backend, data, parts.held_out)
-    write_card(bundle, written, experiment, report)
+        report = measure(
+            written,
+            backend,
+            data,
+            parts.held_out,
+            fold=experiment.data.held_out,
+            worst=WORST if report_into else 0,
+        )
+        if report_into is not None:
+            write_report(report_into, report, Origin.of(experiment, run))
+    write_card(bundle, written, experiment, report, cross_validated)
     return written
 
 
-def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:
-    """The averaged weights; kernels in float16, what normalises in float32, where a small variance must stay exact."""
+def averaged_weights(experiment: Experiment, run: Path) -> dict[str, Tensor]:
+    """Of the run's averaged network: of its best measurement where the run ends by patience, else the last."""
     try:
         best = experiment.budget.patience is not None and (run / BEST).is_file()
         saved = torch.load(run / (BEST if best else CHECKPOINT), map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"{run}: no {CHECKPOINT} to export; train first") from error
+    weights: dict[str, Tensor] = saved["average"]
+    return weights
+
+
+def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:
+    """The averaged weights; kernels in float16, what normalises in float32, where a small variance must stay exact."""
     network = build_network(experiment)
-    network.load_state_dict(saved["average"])
+    network.load_state_dict(averaged_weights(experiment, run))
     half = path.with_name(f".{path.name}.half")
     save_file(
         {

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.jsonl"
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands after a step. `done` is the spent part of its budget (0..1), `seconds` those of training."""
+
+    done: float
+    steps: int
+    loss: float
+    patches_per_second: float
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the budget, if it goes on as it went so far; patience may end a run sooner."""
+        return self.seconds * (1 - self.done) / self.done if self.done > 0 else None
+
+
+Tell = Callable[[Standing], None]
 
 
 class Journal:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from medpipe.errors import ConfigError
-from medpipe.training.experiment import EXPERIMENT, FOLDS, Experiment, load_experiment
+from medpipe.training.experiment import Experiment, load_experiment
+from medpipe.training.export import averaged_weights
+from medpipe.training.journal import Tell
+from medpipe.training.per_fold import copy_into, of_fold
 from medpipe.training.ranks import joined, own_device
 from medpipe.training.restoring import Restorer
+from medpipe.training.run_report import write_run_report
 from medpipe.training.state import CHECKPOINT
 from medpipe.training.trainer import Trainer, TrainingReport, pick_device
 
@@ -27,23 +30,28 @@ def train(
     max_minutes: float | None = None,
     device: str = "auto",
     unlabelled: Path | None = None,
+    fold: int | None = None,
+    report: bool = False,
+    tell: Tell | None = None,
 ) -> TrainingReport:
     """Trains as the TOML file says and writes `<out>/<name>/`; a run that was stopped goes on where it was.
 
     `data` is a folder that medpipe.training.sources knows. `max_minutes` replaces the experiment's budget of minutes;
-    it counts over resumes. `unlabelled` replaces the folder of its images without truth. Raises ConfigError for what
-    cannot be trained.
+    it counts over resumes. `unlabelled` replaces the folder of its images without truth. `fold` holds out another fold
+    than the file says, as run `<name>-fold<K>`; `report` writes the report of the held-out pictures in the end; `tell`
+    hears of every step. Raises ConfigError for what cannot be trained.
     """
     if data is None:
         raise ConfigError(
             "training needs --data, the folder with images/ and masks/ (or imagesTr/ and labelsTr/)"
         )
     spec = load_experiment(experiment)
+    if fold is not None:
+        spec = of_fold(spec, fold)
     if max_minutes is not None:
         spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"minutes": max_minutes})})
     if unlabelled is not None:
         spec = _with_unlabelled(spec, unlabelled)
-    trainer = TASKS[spec.task]
     run = out / spec.name
     if not resume and (run / CHECKPOINT).exists():
         raise ConfigError(f"{run}: holds a run already; resume it, or move it away to start anew")
@@ -52,11 +60,15 @@ def train(
     with joined(chosen) as ranks, contextlib.ExitStack() as held:
         if ranks.first:
             held.enter_context(_alone(run))
-            shutil.copyfile(experiment, run / EXPERIMENT)
-            shutil.copyfile(spec.data.folds, run / FOLDS)
-            trainer.prepare(spec, data, run)  # the first one fills the cache, the others find it
+            copy_into(run, experiment, spec)
+            TASKS[spec.task].prepare(spec, data, run)  # the first one fills the cache, the others find it
         ranks.wait()
-        return trainer(spec, data, run, chosen, ranks).run()
+        trainer = TASKS[spec.task](spec, data, run, chosen, ranks)
+        done = trainer.run(tell)
+        if report and ranks.first and spec.task == "segment":
+            trainer.state.average.load_state_dict(averaged_weights(spec, run))
+            write_run_report(run, spec, trainer.cases.measured["held_out"], trainer.probabilities)
+        return done
 
 
 def _with_unlabelled(spec: Experiment, folder: Path) -> Experiment:

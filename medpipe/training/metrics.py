@@ -35,6 +35,17 @@ class PooledScores:
         precision = hits / np.maximum(hits + wrong, 1)
         return float(np.sum(np.diff(hits, prepend=0) * precision) / total)
 
+    def curve(self, points: int = 201) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(recall, precision) where recall passes each of `points` even steps; empty where nothing is positive."""
+        total = int(self.positives.sum())
+        if total == 0:
+            return np.zeros(0), np.zeros(0)
+        hits, wrong = self._from_above()
+        steps = np.linspace(0, 1, points)
+        at = np.unique(np.minimum(np.searchsorted(hits / total, steps), BINS - 1))
+        at = at[(hits + wrong)[at] > 0]
+        return hits[at] / total, hits[at] / (hits + wrong)[at]
+
     def dice(self, threshold: float) -> float | None:
         """Dice of the pixels at or above `threshold`; None where nothing is positive in truth."""
         hits, wrong, missed = self.at(threshold)

@@ -24,7 +24,7 @@ from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisat
 from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
 from medpipe.training.experiment import Experiment, split
-from medpipe.training.journal import Journal
+from medpipe.training.journal import Journal, Standing, Tell
 from medpipe.training.mean_teacher import MeanTeacher
 from medpipe.training.metrics import PooledScores
 from medpipe.training.patches import Batch, PatchSampler
@@ -145,7 +145,7 @@ class Trainer:
             unlabelled=unlabelled_cases(spec, cache),
         )
 
-    def run(self) -> TrainingReport:
+    def run(self, tell: Tell | None = None) -> TrainingReport:
         """Trains to the end of the budget; saves on the way, at the end, and when interrupted."""
         budget, state = self.spec.budget, self.state
         started, before, first = time.monotonic(), state.seconds, state.steps
@@ -163,6 +163,9 @@ class Trainer:
                 losses.append(self.step(taken, done))
                 now = time.monotonic()
                 state.seconds = before + now - started
+                if tell is not None and self.ranks.first:
+                    rate = patches / (now - started)
+                    tell(Standing(self._done(), state.steps, losses[-1], rate, state.seconds))
                 if state.steps % _LOG_STEPS == 0:
                     self._note(
                         "train",

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medpipe.training.evaluation import FOUND, ClassScores, count_lesions
+from medpipe.training.calibration import Calibration
+from medpipe.training.class_scores import ClassScores
+from medpipe.training.lesion_scores import FOUND, count_lesions
 
 
 def blank() -> NDArray[np.bool_]:
@@ -62,3 +64,16 @@ def test_a_class_that_no_picture_has_gives_no_score() -> None:
     scores.add(mask, blank(), np.full((1, 40, 40), 0.5, np.float16))
     assert scores.dice is scores.mean_dice is scores.iou is scores.recall is scores.pooled.aupr is None
     assert scores.false_per_picture == 1
+
+
+def test_what_is_surely_nothing_is_counted_as_if_binned_pixel_by_pixel() -> None:
+    rng = np.random.default_rng(2)
+    probability = (rng.random((1, 40, 40)) ** 8).astype(np.float16)
+    truth = rng.random((1, 40, 40)) < 0.1
+    scores, every = ClassScores("EX"), Calibration()
+    scores.add(blank(), truth, probability)
+    every.add(probability, truth)
+    assert scores.calibration.pixels.tolist() == every.pixels.tolist()
+    assert scores.calibration.error == pytest.approx(every.error)
+    assert scores.calibration_doubtful.pixels.sum() < every.pixels.sum()
+    assert scores.calibration_doubtful.true.tolist() == every.true.tolist()

@@ -11,6 +11,7 @@ from medpipe.bundle import load_bundle
 from medpipe.errors import ConfigError
 from medpipe.inference import load_network
 from medpipe.training import evaluate_bundle, export_bundle, train
+from medpipe.training.cross_validation import read_report
 from medpipe.training.decision import SIZES
 from medpipe.training.state import CHECKPOINT
 
@@ -46,13 +47,20 @@ def test_half_precision_kernels_change_no_probability_that_matters(run: Path, tm
 def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(
     run: Path, drawn_data: Path, tmp_path: Path
 ) -> None:
-    bundle = export_bundle(run, tmp_path / "tiny", data=drawn_data)
+    bundle = export_bundle(run, tmp_path / "tiny", data=drawn_data, report_into=run / "report")
     assert all(0.05 <= c.threshold <= 0.95 and c.smallest in SIZES for c in bundle.classes)
     card = (tmp_path / "tiny" / "CARD.md").read_text()
     assert "chosen on 1 pictures that were not trained on: drawn_1" in card
     assert "measured on the 1 pictures of fold 0, in no training step and no choice: drawn_0" in card
     report = evaluate_bundle(tmp_path / "tiny", data=drawn_data, folds=run / "folds.toml", fold=0)
     assert report.table() in card
+    assert "One training run, one fold: no spread is known." in card
+    content = read_report(run)
+    assert (content["grid"], content["fold"], content["worst"]) == ("native resolution", 0, ["drawn_0"])
+    assert [content["classes"][s.class_id]["aupr"] for s in report.classes] == [
+        s.pooled.aupr for s in report.classes
+    ]
+    assert (run / "report" / "index.html").is_file()
 
 
 def test_without_data_the_card_says_that_nothing_was_measured(run: Path, tmp_path: Path) -> None:

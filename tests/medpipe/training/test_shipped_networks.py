@@ -10,8 +10,9 @@ import pytest
 from medpipe.bundle import Bundle, find_bundle
 from medpipe.inference import Backend, load_backend, predict
 from medpipe.samples.fundus import draw_fundus
-from medpipe.training.evaluation import count_lesions, measure
+from medpipe.training.evaluation import measure
 from medpipe.training.experiment import load_experiment, split
+from medpipe.training.lesion_scores import count_lesions
 from medpipe.training.sources import photograph
 
 EXPERIMENT = Path(__file__).resolve().parents[3] / "experiments" / "fundus-lesions.toml"

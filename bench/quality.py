@@ -1,0 +1,69 @@
+"""What every shipped bundle is worth on the pictures that its training held out, through the whole pipeline.
+
+    python bench/quality.py [--data FOLDER] [--bundle fundus-lesions]
+
+FOLDER (else $MEDPIPE_DATA, else ../shared/data beside the checkout) holds the data sets: idrid_train, busi,
+hippocampus. A bundle whose data are not there is skipped. Folds, and the one held out, are those of the experiment
+that the bundle names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from medpipe.bundle import Bundle, available_bundles
+from medpipe.inference import load_backend
+from medpipe.training.evaluation import EvaluationReport, measure, shown
+from medpipe.training.experiment import load_experiment, split
+from medpipe.training.lesion_scores import FALSE_ALLOWED
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA_OF = {"idrid": "idrid_train", "busi": "busi", "hippocampus": "hippocampus"}
+"""The folder of the data set that a list of folds (experiments/folds/<name>.toml) is of."""
+
+
+def main() -> None:
+    """Prints one Markdown table per bundle."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = os.environ.get("MEDPIPE_DATA") or ROOT.parent / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--bundle", help="this one only")
+    options = parser.parse_args()
+    for bundle in available_bundles(()):
+        if not bundle.id.startswith("phantom") and options.bundle in (None, bundle.id):
+            print(f"{quality(bundle, options.data)}\n", flush=True)
+
+
+def quality(bundle: Bundle, data: Path) -> str:
+    """The table of one bundle, or why there is none."""
+    named = ROOT / bundle.provenance.training
+    if not named.is_file():
+        return f"{bundle.id} {bundle.version}: skipped, it names no experiment"
+    experiment = load_experiment(named)
+    folder = data / DATA_OF.get(experiment.data.folds.stem, experiment.data.folds.stem)
+    if not folder.is_dir():
+        return f"{bundle.id} {bundle.version}: skipped, no data ({folder.name})"
+    fold = experiment.data.held_out
+    report = measure(bundle, load_backend(bundle), folder, split(experiment.data).held_out, fold=fold)
+    return "\n".join(
+        [report.table(), "", f"Fold {fold} of {experiment.data.folds.name}.", *microaneurysms(report)]
+    )
+
+
+def microaneurysms(report: EvaluationReport) -> list[str]:
+    """The bar for MA in one sentence, where the bundle has the class."""
+    lines = []
+    for score in report.classes:
+        if score.class_id == "MA":
+            recall, threshold = score.froc.at()
+            at = "no threshold" if threshold is None else f"threshold {threshold:.2f}"
+            lines.append(
+                f"MA: recall {shown(recall)} at <= {FALSE_ALLOWED:g} false lesions per picture ({at})."
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
