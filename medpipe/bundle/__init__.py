@@ -6,6 +6,7 @@ the folder. Each fault is one line that names the key, the value and what is all
 """
 
 from medpipe.bundle.description import (
+    Bounds,
     ClassSpec,
     Code,
     CrfSpec,
@@ -16,6 +17,7 @@ from medpipe.bundle.description import (
     Percentile,
     PrecisionSpec,
     ProvenanceSpec,
+    SummaryRule,
     Window,
     WindowSpec,
     ZScore,
@@ -36,6 +38,7 @@ __all__ = [
     "GOLDEN",
     "SHIPPED",
     "WEIGHTS",
+    "Bounds",
     "Bundle",
     "ClassSpec",
     "Code",
@@ -47,6 +50,7 @@ __all__ = [
     "Percentile",
     "PrecisionSpec",
     "ProvenanceSpec",
+    "SummaryRule",
     "Window",
     "WindowSpec",
     "ZScore",

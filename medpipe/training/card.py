@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from medpipe.bundle import Bundle
+from medpipe.training.crf_choice import CrfGain
 from medpipe.training.evaluation import EvaluationReport
 from medpipe.training.experiment import Experiment, split
 
 CARD = "CARD.md"
 
 
-def write_card(folder: Path, bundle: Bundle, experiment: Experiment, report: EvaluationReport | None) -> Path:
+def write_card(
+    folder: Path,
+    bundle: Bundle,
+    experiment: Experiment,
+    report: EvaluationReport | None,
+    gains: Sequence[CrfGain] = (),
+) -> Path:
     """Writes CARD.md from the experiment's `[bundle.card]` texts and what was measured."""
     texts = experiment.bundle.get("card", {})
     parts = [
@@ -25,7 +33,7 @@ def write_card(folder: Path, bundle: Bundle, experiment: Experiment, report: Eva
     parts.append(f"## Measured\n\n{measured}")
     if report is not None:
         parts.append(_reading())
-    parts.append(f"## Thresholds\n\n{_thresholds(bundle)}")
+    parts.append(f"## Thresholds\n\n{thresholds_table(bundle, gains)}")
     for key, heading in (("failures", "Where it fails"), ("limits", "Limits")):
         if key in texts:
             parts.append(f"## {heading}\n\n{texts[key].strip()}")
@@ -63,9 +71,21 @@ def _reading() -> str:
     )
 
 
-def _thresholds(bundle: Bundle) -> str:
-    rows = "\n".join(
-        f"| {c.id} | {c.name} | {c.threshold:g} | {c.smallest} | {'yes' if c.crf else 'no'} |"
+def thresholds_table(bundle: Bundle, gains: Sequence[CrfGain] = ()) -> str:
+    """What each class needs before it counts; with what the CRF was measured to change, where it was."""
+    told = {gain.class_id: gain.told for gain in gains}
+    head = ["class", "name", "threshold", "smallest, pixels", "CRF"] + (["gain in Dice by the CRF"] if told else [])
+    rows = [
+        [c.id, c.name, f"{c.threshold:g}", str(c.smallest), "yes" if c.crf else "no"]
+        + ([told[c.id]] if told else [])
         for c in bundle.classes
-    )
-    return f"| class | name | threshold | smallest, pixels | CRF |\n| --- | --- | --- | --- | --- |\n{rows}"
+    ]
+    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    return "\n".join([*lines, *([_CRF_RULE] if told else [])])
+
+
+_CRF_RULE = (
+    "\nGain: mean over the threshold pictures that have the class of Dice with the guarded CRF less Dice without it, "
+    "and its 95 % t interval. A class uses the CRF only where that interval lies above zero and no true lesion fewer is "
+    "found, unless the experiment states it."
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from medpipe.bundle.folder import DESCRIPTION, WEIGHTS
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend
 from medpipe.training.card import write_card
+from medpipe.training.crf_choice import CrfGain, measure_crf, with_rule
 from medpipe.training.decision import Choice, choose
 from medpipe.training.evaluation import measure
 from medpipe.training.experiment import Experiment, load_run, split
@@ -25,7 +26,7 @@ def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundl
     """Writes a bundle folder from a run: model.safetensors, bundle.toml, CARD.md.
 
     With `data`, thresholds and smallest sizes are chosen on the experiment's threshold pictures, through the whole
-    pipeline at native resolution, and the card tells the figures of the held-out fold; without it the thresholds
+    pipeline at native resolution, with `decision.crf = "measure"` also which classes use the CRF; the card tells the figures of the held-out fold; without it the thresholds
     are 0.5 and the card says that nothing was measured. Raises ConfigError where the run has no checkpoint.
     """
     experiment = load_run(run)
@@ -34,13 +35,17 @@ def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundl
     choices = {class_id: Choice() for class_id in experiment.data.classes}
     written = _write_description(experiment, bundle, choices)
     report = None
+    gains: tuple[CrfGain, ...] = ()
     if data is not None:
         backend = load_backend(written)
         parts = split(experiment.data)
         choices = choose(written, backend, data, parts.thresholds, experiment.decision)
         written = _write_description(experiment, bundle, choices)
+        if experiment.decision.crf == "measure":
+            gains = measure_crf(written, backend, data, parts.thresholds)
+            written = _write_description(experiment, bundle, choices, gains)
         report = measure(written, backend, data, parts.held_out)
-    write_card(bundle, written, experiment, report)
+    write_card(bundle, written, experiment, report, gains)
     return written
 
 
@@ -65,7 +70,9 @@ def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:
     half.replace(path)
 
 
-def _write_description(experiment: Experiment, folder: Path, choices: Mapping[str, Choice]) -> Bundle:
+def _write_description(
+    experiment: Experiment, folder: Path, choices: Mapping[str, Choice], gains: Sequence[CrfGain] = ()
+) -> Bundle:
     given, data = experiment.bundle, experiment.data
     classes = {row["id"]: row for row in given.get("classes", ())}
     if list(classes) != list(data.classes):
@@ -77,10 +84,15 @@ def _write_description(experiment: Experiment, folder: Path, choices: Mapping[st
         "network": {"name": experiment.network.name, "hyper": dict(experiment.network.hyper)},
         "input": experiment.input.model_dump(exclude_none=True, exclude_defaults=True),
         "classes": [
-            {**row, "threshold": choices[class_id].threshold, "smallest": choices[class_id].smallest}
+            {
+                **row,
+                "crf": with_rule(row, gains),
+                "threshold": choices[class_id].threshold,
+                "smallest": choices[class_id].smallest,
+            }
             for class_id, row in classes.items()
         ],
-        **{key: given[key] for key in ("window", "crf", "precision", "provenance") if key in given},
+        **{key: given[key] for key in ("window", "crf", "precision", "summary", "provenance") if key in given},
     }
     (folder / DESCRIPTION).write_text(tomli_w.dumps(content), encoding="utf-8")
     return load_bundle(folder)

@@ -60,6 +60,20 @@ def test_golden_means_that_moved_are_noticed(phantom: Path) -> None:
     assert [check.passed for check in report.checks if "golden" in check.name] == [False, False]
 
 
+def test_any_member_that_changed_is_noticed(phantom: Path) -> None:
+    text = (phantom / "bundle.toml").read_text().replace("[network]", "[network]\nmembers = 2")
+    (phantom / "bundle.toml").write_text(text)
+    shutil.copy(phantom / "model.safetensors", phantom / "model-1.safetensors")
+    write_golden(phantom)
+    assert check_bundle(phantom).passed
+    weights = load_file(phantom / "model-1.safetensors")
+    weights["compare.bias"] += 3
+    save_file(weights, phantom / "model-1.safetensors")
+    report = check_bundle(phantom)
+    failed = [check.name for check in report.checks if not check.passed]
+    assert "hash" in failed and any("probabilities" in name for name in failed)
+
+
 def test_a_golden_case_can_be_written_anew(phantom: Path) -> None:
     (phantom / "golden.json").unlink()
     assert not check_bundle(phantom).passed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,20 @@ def test_a_run_without_a_checkpoint_is_refused(run: Path, tmp_path: Path) -> Non
     (run / CHECKPOINT).unlink()
     with pytest.raises(ConfigError, match="train first"):
         export_bundle(run, tmp_path / "tiny")
+
+
+def test_the_card_tells_what_the_crf_was_measured_to_change(
+    tmp_path: Path, drawn_data: Path, experiment: Path
+) -> None:
+    """One threshold picture has no spread, so by the rule no class uses the CRF; one class states that it does."""
+    rows = tomllib.loads(experiment.read_text())["bundle"]
+    rows["classes"][1]["crf"] = True
+    rows["summary"] = [{"says": "Anything", "when": {"HE_count": {"min": 1}}}]
+    path = write_experiment(tmp_path, decision={"crf": "measure"}, bundle=rows)
+    finished = train(path, data=drawn_data, out=tmp_path / "runs", device="cpu").run
+    bundle = export_bundle(finished, tmp_path / "tiny", data=drawn_data)
+    assert [c.crf for c in bundle.classes] == [False, True, False, False]
+    assert bundle.summary[0].says == "Anything"
+    card = (tmp_path / "tiny" / "CARD.md").read_text()
+    assert "| gain in Dice by the CRF |" in card
+    assert "no interval: 1 of the pictures have the class" in card and "unless the experiment states it" in card
