@@ -31,6 +31,7 @@ from medpipe.bundle.folder import (
     available_bundles,
     find_bundle,
     load_bundle,
+    weight_names,
 )
 
 __all__ = [
@@ -57,4 +58,5 @@ __all__ = [
     "available_bundles",
     "find_bundle",
     "load_bundle",
+    "weight_names",
 ]

@@ -91,7 +91,8 @@ def process(
         typer.Option("--format", help="Any of seg,png,nifti (default: seg for DICOM, the input's own else)."),
     ] = None,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over mirrored views: slower; tells how uncertain lesions are.")
+        bool,
+        typer.Option("--tta", help="Average over mirrored views: slower; tells how uncertain lesions are."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per input.")] = False,
 ) -> None:

@@ -59,7 +59,8 @@ def load_backend(
     `device`: auto (CUDA where there is one), cpu, cuda, cuda:n. `backend`: auto (torch on CUDA, else OpenVINO where it
     is installed), torch, openvino. `precision`: auto (fp16 autocast on CUDA; on CPU f32, or bf16 where the bundle
     allows it), f32, bf16, fp16. `threads`: 0 for all cores. `cache`: folder of converted models, the user's cache
-    folder unless given. Of a bundle with several members it gives their mean. Raises ConfigError for an impossible choice, BundleError where weights and network do not fit.
+    folder unless given. A bundle with several members gives their mean. Raises ConfigError for an impossible choice,
+    BundleError where weights and network do not fit.
     """
     from medpipe.inference.torch_backend import TorchBackend, pick_device
 

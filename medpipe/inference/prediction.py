@@ -47,8 +47,8 @@ def predict(
 
     `scratch` is a local folder for large arrays, which live as long as it does. `keep_probability` keeps the network's
     probabilities (before the CRF) as float16. `tta` (or the bundle) asks for mirrored views as well; they, or the
-    members of an ensemble, give each lesion its uncertainty. `progress` is told a fraction 0..1. `uid_root` is for tracking UIDs.
-    The same image, bundle, backend and options give the same prediction, bit for bit.
+    members of an ensemble, give each lesion its uncertainty. `progress` is told a fraction 0..1. `uid_root` is for
+    tracking UIDs. The same image, bundle, backend and options give the same prediction, bit for bit.
 
     Raises Refused(NOT_FOR_BUNDLE, FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """
@@ -70,7 +70,9 @@ def predict(
     way = prepared.way_back
     whole = _array(scratch / "class.npy", image.grid.shape, np.dtype(np.float32))
     spread = (
-        None if seen.spread is None else _array(scratch / "spread.npy", image.grid.shape, np.dtype(np.float32))
+        None
+        if seen.spread is None
+        else _array(scratch / "spread.npy", image.grid.shape, np.dtype(np.float32))
     )
     budget = _Budget(bundle)
     lesions: list[Lesion] = []

@@ -28,7 +28,6 @@ class Seen:
     spread: NDArray[np.float32] | None
 
 
-
 def slide(
     prepared: Prepared,
     bundle: Bundle,

@@ -72,7 +72,9 @@ def build_sr(
         parameters=[provenance_text(prediction.provenance)],
     )
     summary_uid = uid_from(options.uid_root, "summary", prediction.provenance.source_digest, bundle.hash)
-    overall = overall_group(summary_uid, outcome, summary_text(prediction, bundle, options, of_study), algorithm)
+    overall = overall_group(
+        summary_uid, outcome, summary_text(prediction, bundle, options, of_study), algorithm
+    )
     groups: list[Dataset] = []
     for number in range(len(prediction.class_ids)):
         groups += class_group(subject, number, segment_tracking_uid(prediction, number, options))

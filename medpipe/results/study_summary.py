@@ -1,8 +1,8 @@
 """One sentence on a study, by a rule that its bundle states over what was marked.
 
-The rules are data ([[summary]] in bundle.toml): bounds on a class's lesions, their size, area or volume, summed over all
-images of the study. The first whose conditions all hold is said, with the remark that it is a rule and nothing more. It
-is not calibrated, and no accuracy is claimed for it.
+The rules are data ([[summary]] in bundle.toml): bounds on a class's lesions, their size, area or volume, summed over
+all images of the study. The first whose conditions all hold is said, with the remark that it is a rule and nothing
+more: it is not calibrated, and no accuracy is claimed for it.
 """
 
 from __future__ import annotations

@@ -14,5 +14,13 @@ if __name__ == "__main__":
     parser.add_argument(
         "--data", type=Path, help="images/ and masks/, to choose thresholds on and to measure"
     )
+    parser.add_argument(
+        "--member",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="another run whose network is averaged with it; may be given several times",
+    )
     arguments = parser.parse_args()
-    export_bundle(arguments.run, arguments.bundle, data=arguments.data)
+    export_bundle(arguments.run, arguments.bundle, data=arguments.data, members=arguments.member)

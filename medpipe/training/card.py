@@ -25,6 +25,10 @@ def write_card(
     parts = [
         f"# {bundle.title}\n\n`{bundle.id}` {bundle.version}. Not a medical device; not for diagnostic use."
     ]
+    if bundle.network.members > 1:
+        parts.append(
+            f"An ensemble: the mean of {bundle.network.members} networks. Its figures are not a single network's."
+        )
     for key, heading in (("use", "Intended use"), ("data", "Data"), ("training", "Training")):
         if key in texts:
             parts.append(f"## {heading}\n\n{texts[key].strip()}")
@@ -74,7 +78,9 @@ def _reading() -> str:
 def thresholds_table(bundle: Bundle, gains: Sequence[CrfGain] = ()) -> str:
     """What each class needs before it counts; with what the CRF was measured to change, where it was."""
     told = {gain.class_id: gain.told for gain in gains}
-    head = ["class", "name", "threshold", "smallest, pixels", "CRF"] + (["gain in Dice by the CRF"] if told else [])
+    head = ["class", "name", "threshold", "smallest, pixels", "CRF"] + (
+        ["gain in Dice by the CRF"] if told else []
+    )
     rows = [
         [c.id, c.name, f"{c.threshold:g}", str(c.smallest), "yes" if c.crf else "no"]
         + ([told[c.id]] if told else [])
@@ -86,6 +92,6 @@ def thresholds_table(bundle: Bundle, gains: Sequence[CrfGain] = ()) -> str:
 
 _CRF_RULE = (
     "\nGain: mean over the threshold pictures that have the class of Dice with the guarded CRF less Dice without it, "
-    "and its 95 % t interval. A class uses the CRF only where that interval lies above zero and no true lesion fewer is "
-    "found, unless the experiment states it."
+    "and its 95 % t interval. A class uses the CRF only where that interval lies above zero and no true lesion fewer "
+    "is found, unless the experiment states it."
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import tomli_w
 import torch
 from safetensors.torch import save_file
 
-from medpipe.bundle import Bundle, load_bundle
-from medpipe.bundle.folder import DESCRIPTION, WEIGHTS
+from medpipe.bundle import DESCRIPTION, Bundle, load_bundle, weight_names
+from medpipe.bundle import Network as BundleNetwork
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend
 from medpipe.training.card import write_card
@@ -19,31 +20,39 @@ from medpipe.training.crf_choice import CrfGain, measure_crf, with_rule
 from medpipe.training.decision import Choice, choose
 from medpipe.training.evaluation import measure
 from medpipe.training.experiment import Experiment, load_run, split
+from medpipe.training.members import check_members
 from medpipe.training.state import BEST, CHECKPOINT, build_network
 
 
-def export_bundle(run: Path, bundle: Path, *, data: Path | None = None) -> Bundle:
+def export_bundle(
+    run: Path, bundle: Path, *, data: Path | None = None, members: Sequence[Path] = ()
+) -> Bundle:
     """Writes a bundle folder from a run: model.safetensors, bundle.toml, CARD.md.
 
-    With `data`, thresholds and smallest sizes are chosen on the experiment's threshold pictures, through the whole
-    pipeline at native resolution, with `decision.crf = "measure"` also which classes use the CRF; the card tells the figures of the held-out fold; without it the thresholds
-    are 0.5 and the card says that nothing was measured. Raises ConfigError where the run has no checkpoint.
+    With `data`, thresholds and smallest sizes (and with `decision.crf = "measure"` who uses the CRF) are chosen on the
+    experiment's threshold pictures, through the whole pipeline at native resolution, and the card tells the figures of
+    the held-out fold; without it the thresholds are 0.5 and the card says that nothing was measured. `members`
+    are other runs, whose networks are averaged with this one's. Raises ConfigError where a run has no checkpoint, or
+    the runs do not go together.
     """
     experiment = load_run(run)
     bundle.mkdir(parents=True, exist_ok=True)
-    _write_weights(experiment, run, bundle / WEIGHTS)
-    choices = {class_id: Choice() for class_id in experiment.data.classes}
-    written = _write_description(experiment, bundle, choices)
+    check_members(experiment, members)
+    describe = partial(_write_description, experiment, bundle, members=1 + len(members))
+    network = BundleNetwork(name=experiment.network.name, members=1 + len(members))
+    for one, name in zip((run, *members), weight_names(network), strict=True):
+        _write_weights(experiment, one, bundle / name)
+    written = describe({class_id: Choice() for class_id in experiment.data.classes})
     report = None
     gains: tuple[CrfGain, ...] = ()
     if data is not None:
         backend = load_backend(written)
         parts = split(experiment.data)
         choices = choose(written, backend, data, parts.thresholds, experiment.decision)
-        written = _write_description(experiment, bundle, choices)
+        written = describe(choices)
         if experiment.decision.crf == "measure":
             gains = measure_crf(written, backend, data, parts.thresholds)
-            written = _write_description(experiment, bundle, choices, gains)
+            written = describe(choices, gains)
         report = measure(written, backend, data, parts.held_out)
     write_card(bundle, written, experiment, report, gains)
     return written
@@ -71,7 +80,12 @@ def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:
 
 
 def _write_description(
-    experiment: Experiment, folder: Path, choices: Mapping[str, Choice], gains: Sequence[CrfGain] = ()
+    experiment: Experiment,
+    folder: Path,
+    choices: Mapping[str, Choice],
+    gains: Sequence[CrfGain] = (),
+    *,
+    members: int,
 ) -> Bundle:
     given, data = experiment.bundle, experiment.data
     classes = {row["id"]: row for row in given.get("classes", ())}
@@ -81,7 +95,11 @@ def _write_description(
         "id": experiment.name,
         "version": given.get("version", "0.0.0"),
         "title": given.get("title", experiment.name),
-        "network": {"name": experiment.network.name, "hyper": dict(experiment.network.hyper)},
+        "network": {
+            "name": experiment.network.name,
+            **({"members": members} if members > 1 else {}),
+            "hyper": dict(experiment.network.hyper),
+        },
         "input": experiment.input.model_dump(exclude_none=True, exclude_defaults=True),
         "classes": [
             {
@@ -92,7 +110,9 @@ def _write_description(
             }
             for class_id, row in classes.items()
         ],
-        **{key: given[key] for key in ("window", "crf", "precision", "summary", "provenance") if key in given},
+        **{
+            key: given[key] for key in ("window", "crf", "precision", "summary", "provenance") if key in given
+        },
     }
     (folder / DESCRIPTION).write_text(tomli_w.dumps(content), encoding="utf-8")
     return load_bundle(folder)

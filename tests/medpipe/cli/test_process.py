@@ -81,11 +81,20 @@ def test_mirrored_views_tell_how_uncertain_and_the_bundle_s_rules_what_was_marke
     picture = np.zeros((80, 120, 3), np.uint8)
     picture[20:40, 30:60] = 255
     PillowImage.fromarray(picture).save(tmp_path / "photo.png")
-    command = ["--config", str(tmp_path / "m.toml"), "process", str(tmp_path / "photo.png"), "--tta", "--json"]
+    command = [
+        "--config",
+        str(tmp_path / "m.toml"),
+        "process",
+        str(tmp_path / "photo.png"),
+        "--tta",
+        "--json",
+    ]
     assert run([*command, "--bundle", "phantom-2d", "--out", str(tmp_path / "out")]) == 0
     (report,) = reports(capsys)
     assert report["lesions"] == {"SPOT": 1}
-    assert report["uncertainty"] == {"SPOT": pytest.approx(0, abs=1e-3)}, "a symmetric network is sure of itself"
+    assert report["uncertainty"] == {"SPOT": pytest.approx(0, abs=1e-3)}, (
+        "a symmetric network is sure of itself"
+    )
     assert str(report["summary"]).startswith("One spot or more (a rule of the bundle")
 
 

@@ -85,7 +85,9 @@ def test_a_bundle_of_three_networks_says_the_mean_of_theirs(three: Bundle, kind:
     backend = load_backend(three, "cpu", kind, cache=tmp_path)
     single = dataclasses.replace(three, member_weights=())
     alone = [
-        load_backend(dataclasses.replace(single, weights=path, weights_sha256=sha), "cpu", kind, cache=tmp_path)(patch)
+        load_backend(
+            dataclasses.replace(single, weights=path, weights_sha256=sha), "cpu", kind, cache=tmp_path
+        )(patch)
         for path, sha in three.member_weights
     ]
     assert len(members_of(backend)) == 3 and backend.name.endswith("3 networks")

@@ -95,5 +95,15 @@ def test_the_shipped_rules_cover_every_eye_and_name_no_disease() -> None:
     rules = find_bundle("fundus-lesions").summary
     assert rules and not rules[-1].when, "the last holds always, so that something is said of every study"
     words = " ".join(rule.says.lower() for rule in rules)
-    for word in ("retinopathy", "diabet", "mild", "moderate", "severe", "grade", "refer", "healthy", "normal"):
+    for word in (
+        "retinopathy",
+        "diabet",
+        "mild",
+        "moderate",
+        "severe",
+        "grade",
+        "refer",
+        "healthy",
+        "normal",
+    ):
         assert word not in words
