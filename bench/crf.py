@@ -92,7 +92,7 @@ def main() -> None:
         modes = ("off", "guarded", "seed") if arguments.seed or arguments.data is None else ("off", "guarded")
         measured = {mode: scores_of(bundle, backend, data, names, mode) for mode in modes}
     print(
-        f"{bundle.id} {bundle.version} on {len(names)} {'drawn' if arguments.data is None else ''} pictures\n"
+        f"{bundle.id} {bundle.version} on {len(names)} {'drawn ' if arguments.data is None else ''}pictures\n"
     )
     print("| class | CRF | Dice, pooled | Dice, mean | lesions found | false | gain | by the rule |")
     print("| --- | --- | ---: | ---: | ---: | ---: | --- | --- |")
