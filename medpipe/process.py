@@ -18,8 +18,8 @@ from medpipe.bundle import Bundle, find_bundle
 from medpipe.config import Config
 from medpipe.dicom import GuardedReader, read_headers
 from medpipe.errors import ReasonCode, Refused
-from medpipe.results import ResultOptions, write_results
-from medpipe.types import Image, Prediction, Quarantine, Result
+from medpipe.results import ResultOptions, study_summary, write_results
+from medpipe.types import Image, Lesion, Prediction, Quarantine, Result
 
 if TYPE_CHECKING:
     from medpipe.inference import Backend
@@ -37,6 +37,8 @@ class ImageOutcome:
     series_uid: str
     lesions: Mapping[str, int]
     refused: Quarantine | None = None
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
+    """Mean uncertainty of each class's lesions; of classes without any, and of networks asked once, nothing."""
 
     @property
     def state(self) -> str:
@@ -75,6 +77,16 @@ class StudyOutcome:
             for class_id, count in image.lesions.items():
                 total[class_id] += count
         return total
+
+    @property
+    def uncertainty(self) -> dict[str, float]:
+        """Mean uncertainty per class over the lesions of all images."""
+        return mean_uncertainty([lesion for one in self.predictions for lesion in one.lesions])
+
+    @property
+    def summary(self) -> str | None:
+        """What the bundle's rules say of all images together."""
+        return study_summary(self.bundle, self.predictions)
 
 
 class Processor:
@@ -249,13 +261,29 @@ class Processor:
             for key, value in prediction.seconds.items():
                 seconds[key] = seconds.get(key, 0.0) + value
             predictions.append(prediction)
-            outcomes.append(ImageOutcome(image.name, image.series_uid, prediction.counts()))
+            outcomes.append(
+                ImageOutcome(
+                    image.name,
+                    image.series_uid,
+                    prediction.counts(),
+                    uncertainty=mean_uncertainty(prediction.lesions),
+                )
+            )
         outcomes += [
             ImageOutcome(q.series_uid or "", q.series_uid or "", {}, q)
             for q in refusals
             if not any(outcome.refused is q for outcome in outcomes)
         ]
         return bundle, predictions, tuple(outcomes), refusals
+
+
+def mean_uncertainty(lesions: Sequence[Lesion]) -> dict[str, float]:
+    """Mean uncertainty of the lesions of each class that has any and knows it."""
+    by_class: dict[str, list[float]] = {}
+    for lesion in lesions:
+        if lesion.uncertainty is not None:
+            by_class.setdefault(lesion.class_id, []).append(lesion.uncertainty)
+    return {class_id: float(np.mean(values)) for class_id, values in by_class.items()}
 
 
 def _instances(image: Image) -> tuple[str, ...]:

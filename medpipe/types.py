@@ -146,6 +146,7 @@ class Lesion:
     mean_probability: float
     max_probability: float
     uncertainty: float | None = None
+    """Mean spread (standard deviation) of its probabilities over the network's passes; None where there was one."""
     crf_refined: bool = False
 
 

@@ -6,6 +6,7 @@ the folder. Each fault is one line that names the key, the value and what is all
 """
 
 from medpipe.bundle.description import (
+    Bounds,
     ClassSpec,
     Code,
     CrfSpec,
@@ -16,6 +17,7 @@ from medpipe.bundle.description import (
     Percentile,
     PrecisionSpec,
     ProvenanceSpec,
+    SummaryRule,
     Window,
     WindowSpec,
     ZScore,
@@ -29,6 +31,7 @@ from medpipe.bundle.folder import (
     available_bundles,
     find_bundle,
     load_bundle,
+    weight_names,
 )
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "GOLDEN",
     "SHIPPED",
     "WEIGHTS",
+    "Bounds",
     "Bundle",
     "ClassSpec",
     "Code",
@@ -47,10 +51,12 @@ __all__ = [
     "Percentile",
     "PrecisionSpec",
     "ProvenanceSpec",
+    "SummaryRule",
     "Window",
     "WindowSpec",
     "ZScore",
     "available_bundles",
     "find_bundle",
     "load_bundle",
+    "weight_names",
 ]

@@ -31,8 +31,16 @@ class Network(Section):
     hyper: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], HyperValue] = Field(default_factory=dict)
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     """sigmoid: one independent logit per class. softmax: channel 0 is background, classes exclude each other."""
+    members: int = Field(default=1, ge=1, le=16)
+    """Networks of the same kind whose probabilities are averaged: model.safetensors, model-1.safetensors, ..."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """When given, the weights must have this digest."""
+    """When given, the weights must have this digest (of several members: the digest over all of theirs)."""
+
+    @model_validator(mode="after")
+    def _one_file(self) -> Network:
+        if self.members > 1 and self.name in NETWORK_FILES:
+            raise ValueError(f"members: a network of kind {self.name} comes alone")
+        return self
 
 
 class MeanStd(Section):
@@ -180,6 +188,8 @@ class WindowSpec(Section):
 
     patch: tuple[Annotated[int, Field(ge=16, le=4096)], ...]
     overlap: float = Field(default=0.25, ge=0, lt=1)
+    tta: bool = False
+    """Always average over mirrored views, also where the site does not ask for it; gives each lesion an uncertainty."""
 
 
 class CrfSpec(Section):
@@ -214,6 +224,36 @@ class PrecisionSpec(Section):
     """True only where the bundle's own lesion check passed in bfloat16."""
 
 
+class Bounds(Section):
+    """A number that lies between, bounds included; either may be left out."""
+
+    min: float | None = Field(default=None, ge=0)
+    max: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _some(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("needs min or max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min must not be above max")
+        return self
+
+    def hold(self, value: float) -> bool:
+        """Whether `value` lies between."""
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+
+MEASURES = ("count", "size", "mm2", "ml")
+"""What a rule of `[[summary]]` may ask of a class: lesions, pixels (voxels), area, volume; all summed over a study."""
+
+
+class SummaryRule(Section):
+    """What to say of a study where all conditions of `when` hold; keys are `<class id>_<measure>`. Data, no code."""
+
+    when: dict[str, Bounds] = Field(default_factory=dict)
+    says: str = Field(min_length=1, max_length=200)
+
+
 class ProvenanceSpec(Section):
     data: str = Field(min_length=1)
     licence: str = Field(min_length=1)
@@ -230,6 +270,8 @@ class Description(Section):
     window: WindowSpec
     crf: CrfSpec = CrfSpec()
     precision: PrecisionSpec = PrecisionSpec()
+    summary: tuple[SummaryRule, ...] = Field(default=(), max_length=32)
+    """Of these the first that holds is said of a study."""
     provenance: ProvenanceSpec
 
     @model_validator(mode="after")
@@ -239,4 +281,11 @@ class Description(Section):
             raise ValueError("two classes have the same id")
         if len(self.window.patch) != self.input.spatial_dims:
             raise ValueError(f"window.patch needs {self.input.spatial_dims} sizes")
+        known = [f"{class_id}_{measure}" for class_id in ids for measure in MEASURES]
+        for number, rule in enumerate(self.summary, 1):
+            for key in rule.when:
+                if key not in known:
+                    raise ValueError(f"summary.{number}.when: {key!r} is none of {', '.join(known)}")
+            if not rule.when and number < len(self.summary):
+                raise ValueError(f"summary.{number} always holds, so the rules below it are never reached")
         return self

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from medpipe.bundle.description import (
     Network,
     PrecisionSpec,
     ProvenanceSpec,
+    SummaryRule,
     WindowSpec,
 )
 from medpipe.errors import BundleError, NotFound
@@ -33,11 +34,16 @@ SHIPPED = Path(__file__).parents[1] / "bundles"
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _LARGEST_HEADER = 16 * 2**20
+LARGEST_ENSEMBLE = 25 * 10**6
+"""Bytes of weights that several members may have together."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked bundle. `hash` covers bundle.toml and the weights; `folder` and `weights` are absolute paths."""
+    """A checked bundle. `hash` covers bundle.toml and the weights; `folder` and `weights` are absolute paths.
+
+    Of several members `weights` is the first one's file, and `weights_sha256` the digest over all of theirs.
+    """
 
     id: str
     version: str
@@ -53,6 +59,9 @@ class Bundle:
     weights: Path
     weights_sha256: str
     hash: str
+    summary: tuple[SummaryRule, ...] = ()
+    member_weights: tuple[tuple[Path, str], ...] = ()
+    """File and SHA-256 of each member where there are several."""
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -68,6 +77,15 @@ class Bundle:
         channels = len(self.classes) + (1 if self.exclusive else 0)
         return {"in_channels": self.input.channels, "classes": channels, **self.network.hyper}
 
+    def members(self) -> tuple[Bundle, ...]:
+        """The bundle of each of its networks, with that one's weights; itself where there is only one."""
+        if not self.member_weights:
+            return (self,)
+        return tuple(
+            replace(self, weights=path, weights_sha256=sha256, member_weights=())
+            for path, sha256 in self.member_weights
+        )
+
 
 def load_bundle(folder: Path) -> Bundle:
     """Reads and checks a bundle folder. Raises BundleError, one line that says what is wrong and where."""
@@ -75,17 +93,38 @@ def load_bundle(folder: Path) -> Bundle:
     description = _inside(folder, DESCRIPTION)
     text = description.read_bytes()
     checked = _parse(text, description)
-    weights = _inside(folder, NETWORK_FILES.get(checked.network.name, WEIGHTS))
-    if weights.name == WEIGHTS:
-        _check_safetensors(weights)
-    sha256 = file_sha256(weights)
+    files = [_inside(folder, name) for name in weight_names(checked.network)]
+    for weights in files:
+        if weights.suffix == Path(WEIGHTS).suffix:
+            _check_safetensors(weights)
+    if len(files) > 1 and sum(path.stat().st_size for path in files) > LARGEST_ENSEMBLE:
+        raise BundleError(
+            f"{folder}: {len(files)} members with more than {LARGEST_ENSEMBLE / 1e6:.0f} MB of weights; "
+            "use fewer, or smaller networks"
+        )
+    digests = [file_sha256(path) for path in files]
+    sha256 = digests[0] if len(files) == 1 else digest(*digests)
     expected = checked.network.weights_sha256
     if expected is not None and expected != sha256:
         raise BundleError(
-            f"{weights}: SHA-256 is {sha256}, but bundle.toml says {expected}: the weights were changed"
+            f"{files[0]}: SHA-256 is {sha256}, but bundle.toml says {expected}: the weights were changed"
         )
     parts = {name: getattr(checked, name) for name in Description.model_fields}
-    return Bundle(folder=folder, weights=weights, weights_sha256=sha256, hash=digest(text, sha256), **parts)
+    return Bundle(
+        folder=folder,
+        weights=files[0],
+        weights_sha256=sha256,
+        hash=digest(text, sha256),
+        member_weights=tuple(zip(files, digests, strict=True)) if len(files) > 1 else (),
+        **parts,
+    )
+
+
+def weight_names(network: Network) -> tuple[str, ...]:
+    """Files of a network's weights, one per member."""
+    first = NETWORK_FILES.get(network.name, WEIGHTS)
+    stem, suffix = first.split(".")
+    return (first, *(f"{stem}-{number}.{suffix}" for number in range(1, network.members)))
 
 
 def find_bundle(bundle_id: str, folders: Sequence[Path] = ()) -> Bundle:

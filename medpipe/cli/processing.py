@@ -31,6 +31,10 @@ class Report:
     study: str | None = None
     outputs: list[str] = field(default_factory=list)
     lesions: dict[str, int] = field(default_factory=dict)
+    uncertainty: dict[str, float] = field(default_factory=dict)
+    """Mean per class over its lesions, where the network was asked more than once."""
+    summary: str | None = None
+    """What the bundle's rules say of the study as a whole."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> str:
@@ -42,6 +46,8 @@ class Report:
             "study": self.study,
             "outputs": self.outputs,
             "lesions": self.lesions,
+            "uncertainty": {class_id: round(value, 4) for class_id, value in self.uncertainty.items()},
+            "summary": self.summary,
             "seconds": {step: round(value, 3) for step, value in self.seconds.items()},
         }
         return json.dumps(plain, ensure_ascii=False)
@@ -58,6 +64,7 @@ class Report:
         return "\n".join(
             [
                 f"{self.input}: {self.bundle}: {found}, {total:.1f} s{extra}",
+                *([f"  {self.summary}"] if self.summary else []),
                 *(f"  {path}" for path in self.outputs),
             ]
         )
@@ -83,6 +90,10 @@ def process(
         str | None,
         typer.Option("--format", help="Any of seg,png,nifti (default: seg for DICOM, the input's own else)."),
     ] = None,
+    tta: Annotated[
+        bool,
+        typer.Option("--tta", help="Average over mirrored views: slower; tells how uncertain lesions are."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per input.")] = False,
 ) -> None:
     """Find lesions in files: SEG, SR or masks.
@@ -93,6 +104,8 @@ def process(
 
     wanted = _formats(formats)
     config = invocation.config()
+    if tta:
+        config = config.model_copy(update={"worker": config.worker.model_copy(update={"tta": True})})
     sources = collect(paths)
     out.mkdir(parents=True, exist_ok=True)
     states: list[str] = []

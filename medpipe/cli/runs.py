@@ -151,6 +151,8 @@ class Run:
                 study_uid,
                 files,
                 outcome.lesions,
+                outcome.uncertainty,
+                outcome.summary,
                 dict(outcome.seconds),
             )
             return
@@ -167,6 +169,8 @@ class Run:
                 study_uid,
                 outputs.get(image.name, []),
                 lesions,
+                dict(image.uncertainty),
+                outcome.summary,
                 seconds,
             )
 
@@ -216,6 +220,8 @@ class Run:
             None,
             files,
             outcome.lesions,
+            outcome.uncertainty,
+            outcome.summary,
             dict(outcome.seconds),
         )
 

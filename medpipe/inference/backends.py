@@ -59,7 +59,8 @@ def load_backend(
     `device`: auto (CUDA where there is one), cpu, cuda, cuda:n. `backend`: auto (torch on CUDA, else OpenVINO where it
     is installed), torch, openvino. `precision`: auto (fp16 autocast on CUDA; on CPU f32, or bf16 where the bundle
     allows it), f32, bf16, fp16. `threads`: 0 for all cores. `cache`: folder of converted models, the user's cache
-    folder unless given. Raises ConfigError for an impossible choice, BundleError where weights and network do not fit.
+    folder unless given. A bundle with several members gives their mean. Raises ConfigError for an impossible choice,
+    BundleError where weights and network do not fit.
     """
     from medpipe.inference.torch_backend import TorchBackend, pick_device
 
@@ -74,19 +75,28 @@ def load_backend(
         raise ConfigError(
             f"precision {precision!r} is not possible on {chosen}: {', '.join(allowed)} or auto"
         )
-    if backend == "torch":
-        return TorchBackend(bundle, chosen, precision, threads)
-    if backend != "openvino":
+    if backend not in ("torch", "openvino"):
         raise ConfigError(f"backend {backend!r} is unknown: auto, torch or openvino")
-    if not on_cpu:
+    if backend == "openvino" and not on_cpu:
         raise ConfigError(
             f"backend openvino runs on the CPU, not on {chosen}; set device = 'cpu' or backend = 'torch'"
         )
-    if find_spec("openvino") is None:
+    if backend == "openvino" and find_spec("openvino") is None:
         raise ConfigError("backend openvino is not installed; install it or set backend = 'torch'")
-    from medpipe.inference.openvino_backend import OpenVinoBackend
 
-    return OpenVinoBackend(bundle, precision, threads, cache or default_cache())
+    def load(member: Bundle) -> Backend:
+        if backend == "torch":
+            return TorchBackend(member, chosen, precision, threads)
+        from medpipe.inference.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(member, precision, threads, cache or default_cache())
+
+    members = tuple(load(member) for member in bundle.members())
+    if len(members) == 1:
+        return members[0]
+    from medpipe.inference.passes import Ensemble
+
+    return Ensemble(members)
 
 
 def load_network(bundle: Bundle) -> torch.nn.Module:

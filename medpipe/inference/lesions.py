@@ -1,8 +1,12 @@
-"""Connected components of one class's mask as lesions: size, axes, probability, an identity derived from content.
+"""Connected components of one class's mask as lesions: size, axes, probability, uncertainty, an identity from content.
 
 Axes are calipers: the component's extent over directions 3 degrees apart, in the plane of the slice. The long axis is
 the largest extent, the short axis the extent at right angles to it; in a volume both are taken in the slice where the
 long axis is longest, as radiology measures (RECIST 1.1). A single pixel measures one pixel.
+
+A lesion's uncertainty is the mean over its pixels of the spread of their probability over the network's passes (0: all
+passes agree; 0.5: half of them say 0 and half 1): a lesion's measure from those of its voxels, as Nair et al. (Medical
+Image Analysis 59, 2020) make it. It tells how far the answers differ, not how often they are wrong.
 """
 
 from __future__ import annotations
@@ -68,8 +72,12 @@ def measure(
     image: Image,
     identity: Identity,
     refined: frozenset[int] = frozenset(),
+    spread: NDArray[np.float32] | None = None,
 ) -> tuple[Lesion, ...]:
-    """Lesions of one class from labels (K, J, I) and probabilities of the same shape, in scan order of their labels."""
+    """Lesions of one class from labels (K, J, I) and probabilities of the same shape, in scan order of their labels.
+
+    `spread` is the standard deviation of the probabilities over the network's passes, where there were several.
+    """
     spacing = image.grid.spacing if image.calibrated else (1.0, 1.0, 1.0)
     area = spacing[1] * spacing[2] if image.calibrated and not image.is_volume else None
     volume = image.grid.voxel_volume_mm3 / 1000 if image.calibrated and image.is_volume else None
@@ -98,6 +106,7 @@ def measure(
                 short_axis=short_axis,
                 mean_probability=float(values.mean(dtype=np.float64)),
                 max_probability=float(values.max()),
+                uncertainty=None if spread is None else float(spread[found][own].mean(dtype=np.float64)),
                 crf_refined=number in refined,
             )
         )

@@ -46,17 +46,20 @@ def predict(
     """Finds a bundle's lesions on one image; masks and probabilities lie on the image's own grid.
 
     `scratch` is a local folder for large arrays, which live as long as it does. `keep_probability` keeps the network's
-    probabilities (before the CRF) as float16. `progress` is told a fraction 0..1. `uid_root` is for tracking UIDs.
-    The same image, bundle, backend and options give the same prediction, bit for bit.
+    probabilities (before the CRF) as float16. `tta` (or the bundle) asks for mirrored views as well; they, or the
+    members of an ensemble, give each lesion its uncertainty. `progress` is told a fraction 0..1. `uid_root` is for
+    tracking UIDs. The same image, bundle, backend and options give the same prediction, bit for bit.
 
     Raises Refused(NOT_FOR_BUNDLE, FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """
     tell = progress or (lambda fraction: None)
+    tta = tta or bundle.window.tta
     clock = _Clock()
     with clock("preprocess"):
         prepared = prepare(image, bundle)
     with clock("network"):
-        working = slide(prepared, bundle, backend, tta=tta, progress=lambda part: tell(_NETWORK_PART * part))
+        seen = slide(prepared, bundle, backend, tta=tta, progress=lambda part: tell(_NETWORK_PART * part))
+    working = seen.probability
     shape = (len(bundle.classes), *image.grid.shape)
     mask = _array(scratch / "mask.npy", shape, np.dtype(np.bool_))
     probability = (
@@ -66,6 +69,11 @@ def predict(
     )
     way = prepared.way_back
     whole = _array(scratch / "class.npy", image.grid.shape, np.dtype(np.float32))
+    spread = (
+        None
+        if seen.spread is None
+        else _array(scratch / "spread.npy", image.grid.shape, np.dtype(np.float32))
+    )
     budget = _Budget(bundle)
     lesions: list[Lesion] = []
     for number, spec in enumerate(bundle.classes):
@@ -83,7 +91,9 @@ def predict(
         with clock("lesions"):
             np.not_equal(labels, 0, out=mask[number])
             identity = Identity(uid_root, bundle.id, spec.id)
-            lesions += measure(labels, whole, image, identity, refined)
+            if seen.spread is not None and spread is not None:
+                way.to_source(seen.spread[number], spread)
+            lesions += measure(labels, whole, image, identity, refined, spread)
         tell(_NETWORK_PART + (1 - _NETWORK_PART) * (number + 1) / len(bundle.classes))
     tell(1.0)
     provenance = _provenance(image, bundle, backend, tta, budget.notes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle
 from medpipe.inference.backends import Backend
+from medpipe.inference.passes import mean_and_spread, members_of
 from medpipe.inference.preprocess import Prepared
 
 Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the network says on the working grid: `probability` float32 (classes, k, j, i), and where it was asked more
+    than once (mirrored views, several members) the `spread` of its answers, of the same shape."""
+
+    probability: NDArray[np.float32]
+    spread: NDArray[np.float32] | None
 
 
 def slide(
@@ -25,11 +35,12 @@ def slide(
     *,
     tta: bool = False,
     progress: Progress | None = None,
-) -> NDArray[np.float32]:
-    """Probabilities float32 (classes, k, j, i) on the working grid.
+) -> Seen:
+    """Probabilities on the working grid.
 
     A 2-D network sees each slice by itself. Windows without any field of view are not computed and give 0; what lies
-    outside the field is 0. `tta` averages over flips. Deterministic for one backend, device and thread count.
+    outside the field is 0. `tta` averages over flips. The spread of each window's passes is blended as their mean is.
+    Deterministic for one backend, device and thread count.
     """
     flat = bundle.input.spatial_dims == 2
     array, inside = prepared.array, prepared.inside
@@ -41,8 +52,9 @@ def slide(
         else ([i[None, None] for i in inside] if flat else [inside[None, None]])
     )
     windows = len(items) * _window_count(items[0].shape[2:], bundle.window.patch, bundle.window.overlap)
-    predictor = _Predictor(backend, inside is not None, len(bundle.classes), tta, windows, progress)
-    out = np.empty((len(bundle.classes), *array.shape[1:]), np.float32)
+    classes = len(bundle.classes)
+    predictor = _Predictor(backend, inside is not None, classes, tta, windows, progress)
+    out = np.empty((predictor.channels, *array.shape[1:]), np.float32)
     for number, (item, field) in enumerate(zip(items, fields, strict=True)):
         fed = item if field is None else np.concatenate([item, field.astype(np.float32)], axis=1)
         blended = _inferer(bundle, backend)(torch.from_numpy(np.ascontiguousarray(fed)), predictor)
@@ -53,7 +65,7 @@ def slide(
     np.clip(out, 0.0, 1.0, out=out)  # blending may leave 1 + 1e-7
     if inside is not None:
         out *= inside
-    return out
+    return Seen(out[:classes], out[classes:] if predictor.repeated else None)
 
 
 def _inferer(bundle: Bundle, backend: Backend) -> Callable[[torch.Tensor, _Predictor], torch.Tensor]:
@@ -82,7 +94,10 @@ def _window_count(size: Sequence[int], patch: Sequence[int], overlap: float) -> 
 
 
 class _Predictor:
-    """What MONAI calls for each batch of windows: skips those outside the field, averages over flips, counts."""
+    """What MONAI calls for each batch of windows: skips those outside the field, averages over passes, counts.
+
+    Where there are several passes the channels of their spread follow those of the mean.
+    """
 
     def __init__(
         self,
@@ -95,6 +110,8 @@ class _Predictor:
     ) -> None:
         self._backend, self._has_field, self._classes = backend, has_field, classes
         self._tta, self._windows, self._progress = tta, windows, progress
+        self.repeated = tta or len(members_of(backend)) > 1
+        self.channels = 2 * classes if self.repeated else classes
         self._done = 0
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
@@ -103,26 +120,14 @@ class _Predictor:
         if self._has_field:
             wanted = patches[:, -1].reshape(len(patches), -1).max(axis=1) > 0
             patches = patches[:, :-1]
-        out = np.zeros((len(patches), self._classes, *patches.shape[2:]), np.float32)
+        out = np.zeros((len(patches), self.channels, *patches.shape[2:]), np.float32)
         if wanted.any():
             chosen = patches if wanted.all() else patches[wanted]
-            out[wanted] = average_over_flips(self._backend, chosen) if self._tta else self._backend(chosen)
+            if self.repeated:
+                out[wanted] = np.concatenate(mean_and_spread(self._backend, chosen, tta=self._tta), axis=1)
+            else:
+                out[wanted] = self._backend(chosen)
         self._done += len(patches)
         if self._progress is not None:
             self._progress(min(1.0, self._done / self._windows))
         return torch.from_numpy(out)
-
-
-def average_over_flips(backend: Backend, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean probability over the mirrored patches: all 4 of a picture; as it is and along each axis of a volume (4)."""
-    axes = tuple(range(2, patches.ndim))
-    flips: list[tuple[int, ...]] = [(), *((a,) for a in axes)]
-    if len(axes) == 2:
-        flips = [chosen for n in range(3) for chosen in itertools.combinations(axes, n)]
-    total = np.zeros(0, np.float32)
-    for chosen in flips:
-        mirrored = np.ascontiguousarray(np.flip(patches, chosen))
-        back = np.flip(backend(mirrored), chosen)
-        total = back + total if total.size else back.copy()
-    total /= len(flips)
-    return total

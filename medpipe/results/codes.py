@@ -6,6 +6,9 @@ from pydicom.sr.coding import Code
 
 from medpipe.results.plain_text import ascii_only
 
+UNCERTAINTY = Code("UNCERTAINTY", "99MEDPIPE", "Uncertainty")
+"""Of a lesion's probability; DICOM has no concept for it. Its derivation says how: a standard deviation."""
+
 
 def coded(code: tuple[str, str, str]) -> Code:
     """A bundle's (value, scheme, meaning) as a code; the meaning in ASCII, fit for every character set."""

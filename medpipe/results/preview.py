@@ -209,6 +209,8 @@ def _range(middle: float, length: int, size: int) -> slice:
 
 def _measure(image: Image, lesion: Lesion) -> str:
     probability = f"prob. {lesion.mean_probability:.2f}"
+    if lesion.uncertainty is not None:
+        probability += f" \u00b1 {lesion.uncertainty:.2f}"
     if lesion.volume_ml is not None:
         return f"{lesion.volume_ml:.3g} ml, {probability}"
     if lesion.area_mm2 is not None:

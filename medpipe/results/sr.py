@@ -47,9 +47,11 @@ def build_sr(
     bundle: Bundle,
     options: ResultOptions,
     headers: SourceHeaders | None = None,
+    of_study: str | None = None,
 ) -> FinishedObject:
     """The report on one prediction: its lesions, or that none was found; refers to `seg` where there is one.
 
+    `of_study` is what the bundle's rules say of all images of the study together.
     Comprehensive 3D SR for volumes (lesion centres in patient space), else Comprehensive SR.
     """
     image = prediction.image
@@ -70,7 +72,9 @@ def build_sr(
         parameters=[provenance_text(prediction.provenance)],
     )
     summary_uid = uid_from(options.uid_root, "summary", prediction.provenance.source_digest, bundle.hash)
-    overall = overall_group(summary_uid, outcome, summary_text(prediction, bundle, options), algorithm)
+    overall = overall_group(
+        summary_uid, outcome, summary_text(prediction, bundle, options, of_study), algorithm
+    )
     groups: list[Dataset] = []
     for number in range(len(prediction.class_ids)):
         groups += class_group(subject, number, segment_tracking_uid(prediction, number, options))

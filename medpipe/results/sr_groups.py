@@ -36,7 +36,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from medpipe.bundle import Bundle, ClassSpec
-from medpipe.results.codes import coded
+from medpipe.results.codes import UNCERTAINTY, coded
 from medpipe.results.finished import FinishedObject
 from medpipe.results.references import VL_PHOTOGRAPHIC
 from medpipe.results.sr_copies import like
@@ -249,19 +249,23 @@ def _total(image: Image, lesions: Sequence[Lesion]) -> tuple[Code, float, Code]:
 
 
 def _sizes(image: Image, lesion: Lesion) -> list[tuple[Code, float, Code]]:
-    """(name, value, unit) of one lesion's size, axes and mean probability, always in this order."""
+    """(name, value, unit) of one lesion's size, axes, mean probability and, if known, uncertainty, in this order."""
     unit = _MM if image.calibrated else PIXELS
-    return [
+    sizes = [
         _total(image, [lesion]),
         (codes.SCT.LongAxis, _rounded(lesion.long_axis), unit),
         (codes.SCT.ShortAxis, _rounded(lesion.short_axis), unit),
         (codes.DCM.Probability, _rounded(lesion.mean_probability), _NO_UNITS),
     ]
+    if lesion.uncertainty is not None:
+        sizes.append((UNCERTAINTY, _rounded(lesion.uncertainty), _NO_UNITS))
+    return sizes
 
 
 def _measurements(image: Image, lesion: Lesion) -> list[Measurement]:
+    derivations = {codes.DCM.Probability: codes.SCT.Mean, UNCERTAINTY: codes.SCT.StandardDeviation}
     return [
-        Measurement(name, value, unit, derivation=codes.SCT.Mean if name == codes.DCM.Probability else None)
+        Measurement(name, value, unit, derivation=derivations.get(name))
         for name, value, unit in _sizes(image, lesion)
     ]
 

@@ -13,8 +13,10 @@ LISTED_PER_CLASS = 50
 """So many lesions of a class are listed one by one, the largest first; the class's group counts them all."""
 
 
-def summary_text(prediction: Prediction, bundle: Bundle, options: ResultOptions) -> str:
-    """The finding in a few sentences, ASCII."""
+def summary_text(
+    prediction: Prediction, bundle: Bundle, options: ResultOptions, of_study: str | None = None
+) -> str:
+    """The finding in a few sentences, ASCII; last what is said of the whole study."""
     counts = prediction.counts()
     names = {spec.id: spec.name for spec in bundle.classes}
     sentences = [_heading(bundle, options)]
@@ -31,6 +33,8 @@ def summary_text(prediction: Prediction, bundle: Bundle, options: ResultOptions)
             sentences.append(f"{names[class_id]}: the {LISTED_PER_CLASS} largest of {count} are listed.")
     if not prediction.image.calibrated:
         sentences.append("Sizes are in pixels, since the picture's pixel spacing is not known.")
+    if of_study is not None:
+        sentences.append(f"Study as a whole: {of_study}")
     return ascii_only(" ".join(sentences))
 
 

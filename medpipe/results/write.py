@@ -14,6 +14,7 @@ from medpipe.identity import safe_name
 from medpipe.results.finished import FinishedObject, write_atomically
 from medpipe.results.options import ResultOptions
 from medpipe.results.source_header import read_source_headers, source_headers
+from medpipe.results.study_summary import study_summary
 from medpipe.types import Prediction, Quarantine, Result
 
 
@@ -36,6 +37,7 @@ def write_results(
     Raises IntegrityError where a mask and its lesions contradict each other, or an image is of another study.
     """
     results: list[Result] = []
+    of_study = study_summary(bundle, predictions)
     for prediction in predictions:
         _check(study_uid, prediction)
         source = read_source_headers(prediction.image)
@@ -52,7 +54,7 @@ def write_results(
         if options.sr:
             from medpipe.results.sr import build_sr
 
-            sr = build_sr(prediction, seg, bundle, options, source)
+            sr = build_sr(prediction, seg, bundle, options, source, of_study)
             results.append(_written(sr, out / f"{safe_name(name)}.{bundle.id}.sr.dcm", name))
     if options.refused_sr and refused and headers:
         results += _write_refusals(study_uid, refused, bundle, out, options, headers)

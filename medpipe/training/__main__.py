@@ -24,11 +24,20 @@ if __name__ == "__main__":
         metavar="RUN",
         help="runs of the folds: their table goes on the card",
     )
+    parser.add_argument(
+        "--member",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="another run whose network is averaged with it; may be given several times",
+    )
     arguments = parser.parse_args()
     export_bundle(
         arguments.run,
         arguments.bundle,
         data=arguments.data,
+        members=arguments.member,
         report_into=arguments.run / REPORT if arguments.data else None,
         cross_validated=over_folds(arguments.cross_validated) if arguments.cross_validated else "",
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from medpipe.bundle import Bundle
+from medpipe.training.crf_choice import CrfGain
 from medpipe.training.evaluation import EvaluationReport
 from medpipe.training.experiment import Experiment, split
 from medpipe.training.report import READING
@@ -17,16 +19,23 @@ def write_card(
     bundle: Bundle,
     experiment: Experiment,
     report: EvaluationReport | None,
+    *,
+    gains: Sequence[CrfGain] = (),
     cross_validated: str = "",
 ) -> Path:
     """Writes CARD.md from the experiment's `[bundle.card]` texts and what was measured.
 
-    `cross_validated` is the table of medpipe.training.cross_validation over other runs of the experiment.
+    `gains` are what the CRF was measured to change; `cross_validated` is the table of
+    medpipe.training.cross_validation over other runs of the experiment.
     """
     texts = experiment.bundle.get("card", {})
     parts = [
         f"# {bundle.title}\n\n`{bundle.id}` {bundle.version}. Not a medical device; not for diagnostic use."
     ]
+    if bundle.network.members > 1:
+        parts.append(
+            f"An ensemble: the mean of {bundle.network.members} networks. Its figures are not a single network's."
+        )
     for key, heading in (("use", "Intended use"), ("data", "Data"), ("training", "Training")):
         if key in texts:
             parts.append(f"## {heading}\n\n{texts[key].strip()}")
@@ -39,7 +48,7 @@ def write_card(
     if cross_validated:
         text = "Runs of the same experiment that held out one fold each; this bundle's weights are of one run alone."
         parts.append(f"## Over folds\n\n{text}\n\n{cross_validated}")
-    parts.append(f"## Thresholds\n\n{_thresholds(bundle)}")
+    parts.append(f"## Thresholds\n\n{thresholds_table(bundle, gains)}")
     for key, heading in (("failures", "Where it fails"), ("limits", "Limits")):
         if key in texts:
             parts.append(f"## {heading}\n\n{texts[key].strip()}")
@@ -68,9 +77,23 @@ def _pictures(experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
-def _thresholds(bundle: Bundle) -> str:
-    rows = "\n".join(
-        f"| {c.id} | {c.name} | {c.threshold:g} | {c.smallest} | {'yes' if c.crf else 'no'} |"
-        for c in bundle.classes
+def thresholds_table(bundle: Bundle, gains: Sequence[CrfGain] = ()) -> str:
+    """What each class needs before it counts; with what the CRF was measured to change, where it was."""
+    told = {gain.class_id: gain.told for gain in gains}
+    head = ["class", "name", "threshold", "smallest, pixels", "CRF"] + (
+        ["gain in Dice by the CRF"] if told else []
     )
-    return f"| class | name | threshold | smallest, pixels | CRF |\n| --- | --- | --- | --- | --- |\n{rows}"
+    rows = [
+        [c.id, c.name, f"{c.threshold:g}", str(c.smallest), "yes" if c.crf else "no"]
+        + ([told[c.id]] if told else [])
+        for c in bundle.classes
+    ]
+    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    return "\n".join([*lines, *([_CRF_RULE] if told else [])])
+
+
+_CRF_RULE = (
+    "\nGain: mean over the threshold pictures that have the class of Dice with the guarded CRF less Dice without it, "
+    "and its 95 % t interval. A class uses the CRF only where that interval lies above zero and no true lesion fewer "
+    "is found, unless the experiment states it."
+)

@@ -200,10 +200,12 @@ class Decision(Section):
     """What thresholds and smallest sizes are chosen for, on the threshold images.
 
     `lesions`: pooled Dice, then lesion-wise F1; for many small findings. `images`: the mean over images of each one's
-    Dice (1 where nothing is there and nothing is marked), for one finding in an image or none.
+    Dice (1 where nothing is there and nothing is marked), for one finding in an image or none. `crf = "measure"`: a
+    class uses the CRF where the threshold images show that it gains; a class that states `crf` itself keeps that.
     """
 
     measure: Literal["lesions", "images"] = "lesions"
+    crf: Literal["off", "measure"] = "off"
 
 
 class Experiment(Section):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medpipe.bundle import Bundle, load_bundle
-from medpipe.bundle.folder import DESCRIPTION, WEIGHTS
+from medpipe.bundle import DESCRIPTION, Bundle, load_bundle, weight_names
+from medpipe.bundle import Network as BundleNetwork
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend
 from medpipe.training.card import write_card
+from medpipe.training.crf_choice import CrfGain, measure_crf, with_rule
 from medpipe.training.decision import Choice, choose
 from medpipe.training.evaluation import measure
 from medpipe.training.experiment import Experiment, load_run, split
+from medpipe.training.members import check_members
 from medpipe.training.report import WORST, Origin, write_report
 from medpipe.training.state import BEST, CHECKPOINT, build_network
 
@@ -28,29 +31,39 @@ def export_bundle(
     bundle: Path,
     *,
     data: Path | None = None,
+    members: Sequence[Path] = (),
     report_into: Path | None = None,
     cross_validated: str = "",
 ) -> Bundle:
     """Writes a bundle folder from a run: model.safetensors, bundle.toml, CARD.md.
 
-    With `data`, thresholds and smallest sizes are chosen on the experiment's threshold pictures, through the whole
-    pipeline at native resolution, and the card tells the figures of the held-out fold; without it the thresholds
-    are 0.5 and the card says that nothing was measured. `report_into` is a folder for the report of those figures.
-    `cross_validated` is a table over folds for the card. Raises ConfigError where the run has no checkpoint.
+    With `data`, thresholds and smallest sizes (and with `decision.crf = "measure"` who uses the CRF) are chosen on the
+    experiment's threshold pictures, through the whole pipeline at native resolution, and the card tells the figures of
+    the held-out fold; without it the thresholds are 0.5 and the card says that nothing was measured. `members` are
+    other runs, whose networks are averaged with this one's. `report_into` is a folder for the report of those figures,
+    `cross_validated` a table over folds for the card. Raises ConfigError where a run has no checkpoint, or the runs do
+    not go together.
     """
     experiment = load_run(run)
     if experiment.task != "segment":
         raise ConfigError(f"{run}: restores patches; begin another run with its weights, and export that one")
     bundle.mkdir(parents=True, exist_ok=True)
-    _write_weights(experiment, run, bundle / WEIGHTS)
-    choices = {class_id: Choice() for class_id in experiment.data.classes}
-    written = _write_description(experiment, bundle, choices)
+    check_members(experiment, members)
+    describe = partial(_write_description, experiment, bundle, members=1 + len(members))
+    network = BundleNetwork(name=experiment.network.name, members=1 + len(members))
+    for one, name in zip((run, *members), weight_names(network), strict=True):
+        _write_weights(experiment, one, bundle / name)
+    written = describe({class_id: Choice() for class_id in experiment.data.classes})
     report = None
+    gains: tuple[CrfGain, ...] = ()
     if data is not None:
         backend = load_backend(written)
         parts = split(experiment.data)
         choices = choose(written, backend, data, parts.thresholds, experiment.decision)
-        written = _write_description(experiment, bundle, choices)
+        written = describe(choices)
+        if experiment.decision.crf == "measure":
+            gains = measure_crf(written, backend, data, parts.thresholds)
+            written = describe(choices, gains)
         report = measure(
             written,
             backend,
@@ -61,7 +74,7 @@ def export_bundle(
         )
         if report_into is not None:
             write_report(report_into, report, Origin.of(experiment, run))
-    write_card(bundle, written, experiment, report, cross_validated)
+    write_card(bundle, written, experiment, report, gains=gains, cross_validated=cross_validated)
     return written
 
 
@@ -92,7 +105,14 @@ def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:
     half.replace(path)
 
 
-def _write_description(experiment: Experiment, folder: Path, choices: Mapping[str, Choice]) -> Bundle:
+def _write_description(
+    experiment: Experiment,
+    folder: Path,
+    choices: Mapping[str, Choice],
+    gains: Sequence[CrfGain] = (),
+    *,
+    members: int,
+) -> Bundle:
     given, data = experiment.bundle, experiment.data
     classes = {row["id"]: row for row in given.get("classes", ())}
     if list(classes) != list(data.classes):
@@ -101,13 +121,24 @@ def _write_description(experiment: Experiment, folder: Path, choices: Mapping[st
         "id": experiment.name,
         "version": given.get("version", "0.0.0"),
         "title": given.get("title", experiment.name),
-        "network": {"name": experiment.network.name, "hyper": dict(experiment.network.hyper)},
+        "network": {
+            "name": experiment.network.name,
+            **({"members": members} if members > 1 else {}),
+            "hyper": dict(experiment.network.hyper),
+        },
         "input": experiment.input.model_dump(exclude_none=True, exclude_defaults=True),
         "classes": [
-            {**row, "threshold": choices[class_id].threshold, "smallest": choices[class_id].smallest}
+            {
+                **row,
+                "crf": with_rule(row, gains),
+                "threshold": choices[class_id].threshold,
+                "smallest": choices[class_id].smallest,
+            }
             for class_id, row in classes.items()
         ],
-        **{key: given[key] for key in ("window", "crf", "precision", "provenance") if key in given},
+        **{
+            key: given[key] for key in ("window", "crf", "precision", "summary", "provenance") if key in given
+        },
     }
     (folder / DESCRIPTION).write_text(tomli_w.dumps(content), encoding="utf-8")
     return load_bundle(folder)

@@ -108,6 +108,80 @@ def test_changed_weights_are_noticed_where_the_description_states_them(tmp_path:
         load_bundle(folder)
 
 
+SUMMARY = """
+[[summary]]
+says = "Many"
+when = { MA_count = { min = 5 }, MA_size = { max = 1000 } }
+[[summary]]
+says = "Something or nothing"
+"""
+
+
+def test_a_bundle_may_say_something_of_the_study(tmp_path: Path) -> None:
+    many, rest = load_bundle(write(tmp_path / "spots", GOOD + SUMMARY)).summary
+    assert many.when["MA_count"].hold(5) and not many.when["MA_count"].hold(4)
+    assert many.when["MA_size"].hold(1000) and not many.when["MA_size"].hold(1001)
+    assert rest.when == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("MA_count", "HE_count", "summary.1.when: 'HE_count' is none of MA_count, MA_size, MA_mm2, MA_ml"),
+        ("MA_count", "MA_mean", "'MA_mean' is none of"),
+        ("{ min = 5 }", "{}", "needs min or max"),
+        ("{ min = 5 }", "{ min = 5, max = 4 }", "min must not be above max"),
+        ("{ min = 5 }", '"5 < x"', "summary.0.when.MA_count"),
+        ("when = { MA_count = { min = 5 }, MA_size = { max = 1000 } }", "", "never reached"),
+    ],
+)
+def test_a_rule_that_cannot_hold_is_told(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in SUMMARY
+    with pytest.raises(BundleError) as caught:
+        load_bundle(write(tmp_path / "spots", GOOD + SUMMARY.replace(old, new)))
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+MEMBERS = GOOD.replace('name = "phantom"', 'name = "phantom"\nmembers = 3')
+
+
+def write_members(folder: Path, *sizes: int) -> Path:
+    """The bundle of several members; `sizes` are the numbers of weights of those after the first."""
+    write(folder, MEMBERS)
+    for number, size in enumerate(sizes, 1):
+        save_file({"kernel": np.full(size, number, np.float32)}, folder / f"model-{number}.safetensors")
+    return folder
+
+
+def test_each_member_is_a_bundle_of_its_own_weights(tmp_path: Path) -> None:
+    bundle = load_bundle(write_members(tmp_path / "spots", 10, 20))
+    assert [m.weights.name for m in bundle.members()] == [
+        "model.safetensors",
+        "model-1.safetensors",
+        "model-2.safetensors",
+    ]
+    assert len({m.weights_sha256 for m in bundle.members()} | {bundle.weights_sha256}) == 4
+    assert all(m.members() == (m,) for m in bundle.members())
+    alone = load_bundle(write(tmp_path / "alone" / "spots"))
+    assert alone.members() == (alone,)
+
+
+def test_the_hash_covers_every_member(tmp_path: Path) -> None:
+    first = load_bundle(write_members(tmp_path / "spots", 10, 20))
+    second = load_bundle(write_members(tmp_path / "spots", 10, 21))
+    assert first.hash != second.hash and first.weights_sha256 != second.weights_sha256
+
+
+def test_members_that_are_missing_too_large_or_impossible_are_told(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no model-2\.safetensors"):
+        load_bundle(write_members(tmp_path / "missing", 10))
+    with pytest.raises(BundleError, match="3 members with more than 25 MB"):
+        load_bundle(write_members(tmp_path / "large", 3_500_000, 3_500_000))
+    foreign = MEMBERS.replace('name = "phantom"\n', 'name = "onnx"\n')
+    with pytest.raises(BundleError, match="a network of kind onnx comes alone"):
+        load_bundle(write(tmp_path / "foreign", foreign))
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\x80\x04\x95 pickle", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]", b"\x04\0\0\0\0\0\0\0nope"]
 )

@@ -60,6 +60,21 @@ def test_golden_means_that_moved_are_noticed(phantom: Path) -> None:
     assert [check.passed for check in report.checks if "golden" in check.name] == [False, False]
 
 
+def test_any_member_that_changed_is_noticed(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(SHIPPED / "phantom-2d", tmp_path / "phantom-2d"))
+    text = (folder / "bundle.toml").read_text().replace("[network]", "[network]\nmembers = 2")
+    (folder / "bundle.toml").write_text(text)
+    shutil.copy(folder / "model.safetensors", folder / "model-1.safetensors")
+    write_golden(folder)
+    assert check_bundle(folder).passed
+    weights = load_file(folder / "model-1.safetensors")
+    weights["compare.bias"] += 3
+    save_file(weights, folder / "model-1.safetensors")
+    report = check_bundle(folder)
+    failed = [check.name for check in report.checks if not check.passed]
+    assert "hash" in failed and any("probabilities" in name for name in failed)
+
+
 def test_a_golden_case_can_be_written_anew(phantom: Path) -> None:
     (phantom / "golden.json").unlink()
     assert not check_bundle(phantom).passed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from medpipe.bundle import SHIPPED
 from medpipe.cli.app import run
 from medpipe.samples import write_study
 
@@ -26,8 +28,11 @@ def test_a_folder_gives_seg_and_sr(study: Path, tmp_path: Path, capsys: pytest.C
     out = tmp_path / "out"
     assert run(["process", str(study), "--bundle", "phantom-2d", "--out", str(out), "--json"]) == 0
     (report,) = reports(capsys)
-    assert set(report) == {"input", "state", "reason", "bundle", "study", "outputs", "lesions", "seconds"}
+    assert set(report) == {
+        "input", "state", "reason", "bundle", "study", "outputs", "lesions", "uncertainty", "summary", "seconds",
+    }  # fmt: skip
     assert report["state"] == "done" and report["input"] == str(study)
+    assert report["uncertainty"] == {} and report["summary"] is None
     names = sorted(path.name.split(".phantom-2d.")[1] for path in out.rglob("*.*") if path.is_file())
     assert names == ["seg.dcm", "sr.dcm"]
 
@@ -64,6 +69,33 @@ def test_a_camera_picture_gives_a_mask(tmp_path: Path, capsys: pytest.CaptureFix
     mask = np.array(PillowImage.open(tmp_path / "out" / "photo.phantom-2d.png"))
     assert mask[30, 45] == 1 and mask[60, 90] == 0
     assert "1 SPOT" in capsys.readouterr().out
+
+
+def test_mirrored_views_tell_how_uncertain_and_the_bundle_s_rules_what_was_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(SHIPPED / "phantom-2d", tmp_path / "bundles" / "phantom-2d"))
+    rules = '[[summary]]\nsays = "One spot or more"\nwhen = { SPOT_count = { min = 1 } }\n'
+    (folder / "bundle.toml").write_text((folder / "bundle.toml").read_text() + rules)
+    (tmp_path / "m.toml").write_text(f'[worker]\nbundle_folders = ["{tmp_path}/bundles"]\n')
+    picture = np.zeros((80, 120, 3), np.uint8)
+    picture[20:40, 30:60] = 255
+    PillowImage.fromarray(picture).save(tmp_path / "photo.png")
+    command = [
+        "--config",
+        str(tmp_path / "m.toml"),
+        "process",
+        str(tmp_path / "photo.png"),
+        "--tta",
+        "--json",
+    ]
+    assert run([*command, "--bundle", "phantom-2d", "--out", str(tmp_path / "out")]) == 0
+    (report,) = reports(capsys)
+    assert report["lesions"] == {"SPOT": 1}
+    assert report["uncertainty"] == {"SPOT": pytest.approx(0, abs=1e-3)}, (
+        "a symmetric network is sure of itself"
+    )
+    assert str(report["summary"]).startswith("One spot or more (a rule of the bundle")
 
 
 def test_what_is_refused_says_why_and_leaves_no_folder(

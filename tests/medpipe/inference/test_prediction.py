@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medpipe.bundle import Bundle
 from medpipe.errors import Refused
 from medpipe.inference import predict, with_crf
+from medpipe.inference.passes import Ensemble
 from medpipe.types import Image
 
 MakeImage = Callable[..., Image]
@@ -220,3 +221,75 @@ def test_progress_ends_at_one(
     told: list[float] = []
     predict(make_image(spots((1, 151, 203), A)), make_bundle(), brightness(), tmp_path, progress=told.append)
     assert told == sorted(told) and told[-1] == 1.0
+
+
+class DimAtTheLeft:
+    """Takes brightness for probability, but in the far left of what it is shown only the half of it."""
+
+    name, precision, device, batch = "one-sided", "f32", "cpu", 1
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen = batch[:, :1].copy()
+        seen[..., :16] *= 0.5
+        return np.asarray(seen, np.float32)
+
+
+def test_a_lesion_that_only_some_views_see_is_the_uncertain_one(
+    make_image: MakeImage, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    """One lies in the middle; one at the left edge, dim in two of the four views: 3/4 of its brightness, +- 1/4."""
+    middle, edge = (slice(0, 1), slice(5, 15), slice(27, 37)), (slice(0, 1), slice(40, 50), slice(2, 10))
+    image = make_image(spots((1, 64, 64), middle, edge))
+    bundle = make_bundle(classes=({"threshold": 0.4},))
+    once = predict(image, bundle, DimAtTheLeft(), tmp_path)
+    assert [lesion.uncertainty for lesion in once.lesions] == [None, None]
+    done = predict(image, bundle, DimAtTheLeft(), tmp_path, tta=True)
+    sure, unsure = done.lesions
+    assert sure.uncertainty == 0
+    assert unsure.uncertainty == pytest.approx(220 / 255 / 4, abs=1e-3)
+    assert unsure.mean_probability == pytest.approx(220 / 255 * 3 / 4, abs=1e-3)
+    assert done.lesions == predict(image, bundle, DimAtTheLeft(), tmp_path, tta=True).lesions
+
+
+def test_a_bundle_may_ask_for_views_itself(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    bundle = make_bundle(window={"tta": True})
+    done = predict(make_image(spots((1, 151, 203), A, B)), bundle, brightness(), tmp_path)
+    assert done.provenance.tta and [lesion.uncertainty for lesion in done.lesions] == [0, 0]
+
+
+def test_members_that_differ_give_the_mean_and_an_uncertainty(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    """One member sees all, the other half as bright: the lesion's mean is 3/4 and its spread 1/4 of its brightness."""
+
+    class Half:
+        name, precision, device, batch = "half", "f32", "cpu", 1
+
+        def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.asarray(brightness()(batch) / 2, np.float32)
+
+    image = make_image(spots((1, 151, 203), A))
+    ensemble = Ensemble((brightness(), Half()))
+    done = predict(image, make_bundle(classes=({"threshold": 0.6},)), ensemble, tmp_path)
+    (lesion,) = done.lesions
+    assert lesion.mean_probability == pytest.approx(220 / 255 * 0.75, abs=1e-3)
+    assert lesion.uncertainty == pytest.approx(220 / 255 * 0.25, abs=1e-3)
+    assert "2 networks" in done.provenance.backend and not done.provenance.tta
+
+
+def test_many_passes_need_no_more_memory_than_two(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
+) -> None:
+    image = make_image(spots((1, 600, 600), A, B))
+    bundle = make_bundle(window={"patch": [256, 256]})
+    peaks = []
+    for members in (2, 16):
+        ensemble = Ensemble(tuple(brightness() for _ in range(members)))
+        predict(image, bundle, ensemble, tmp_path)  # what is loaded once is not counted
+        tracemalloc.start()
+        predict(image, bundle, ensemble, tmp_path, tta=True)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]

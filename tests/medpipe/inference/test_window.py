@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle
 from medpipe.inference.preprocess import Prepared, WayBack
-from medpipe.inference.window import average_over_flips, slide
+from medpipe.inference.window import slide
 
 MakeBundle = Callable[..., Bundle]
 
@@ -24,13 +24,14 @@ def test_blended_windows_give_back_what_each_saw(
     make_bundle: MakeBundle, brightness: Callable[..., Any], shape: tuple[int, int, int]
 ) -> None:
     array = np.random.default_rng(0).random((1, *shape)).astype(np.float32)
-    out = slide(prepared(array), make_bundle(), brightness())
+    out = slide(prepared(array), make_bundle(), brightness()).probability
     assert out.shape == (1, *shape) and np.abs(out[0] - array[0]).max() < 1e-5
 
 
 def test_a_volume_is_seen_in_blocks(make_bundle: MakeBundle, brightness: Callable[..., Any]) -> None:
     array = np.random.default_rng(0).random((1, 40, 70, 50)).astype(np.float32)
-    out = slide(prepared(array), make_bundle(dims=3, window={"patch": [32, 32, 32]}), brightness())
+    bundle = make_bundle(dims=3, window={"patch": [32, 32, 32]})
+    out = slide(prepared(array), bundle, brightness()).probability
     assert np.abs(out[0] - array[0]).max() < 1e-5
 
 
@@ -43,7 +44,7 @@ def test_windows_without_field_are_not_computed(
     all_windows, few = brightness(), brightness()
     bundle = make_bundle(channels=3)
     slide(prepared(array), bundle, all_windows)
-    out = slide(prepared(array, inside), bundle, few)
+    out = slide(prepared(array, inside), bundle, few).probability
     assert 0 < few.patches <= all_windows.patches / 4
     assert np.allclose(out[0][inside], 1) and not out[0][~inside].any()
 
@@ -58,23 +59,38 @@ def test_progress_grows_to_one(make_bundle: MakeBundle, brightness: Callable[...
 class LeftIsBright:
     """Knows left from right: half the probability of a pixel comes from its left neighbour."""
 
-    name, precision, device, batch = "left", "f32", "cpu", 1
+    name, precision, device, batch = "left", "f32", "cpu", 2
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray((batch + np.roll(batch, 1, axis=-1)) / 2)
+        one = batch[:, :1]
+        return np.asarray((one + np.roll(one, 1, axis=-1)) / 2)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 16, 16), (1, 1, 8, 8, 8)])
-def test_flips_average_out_a_preference_for_one_side(shape: tuple[int, ...]) -> None:
-    impulse = np.zeros(shape, np.float32)
-    impulse[(0, 0, *(n // 2 for n in shape[2:]))] = 1
-    plain = LeftIsBright()(impulse)
-    mean = average_over_flips(LeftIsBright(), impulse)
-    middle = shape[-1] // 2
-    line = tuple(n // 2 for n in shape[2:-1])
-    assert plain[0, 0][line][middle - 1] == 0 and plain[0, 0][line][middle + 1] == 0.5
-    share = (
-        4 if len(shape) == 5 else 2
-    )  # of a volume's four views one is mirrored along the last axis, of a picture's two
-    assert mean[0, 0][line][middle - 1] == pytest.approx(0.5 / share)
-    assert mean.sum() == pytest.approx(1)
+def test_asked_once_there_is_no_spread(make_bundle: MakeBundle, brightness: Callable[..., Any]) -> None:
+    array = np.ones((1, 1, 80, 90), np.float32)
+    assert slide(prepared(array), make_bundle(), brightness()).spread is None
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_spread_is_nothing_where_all_passes_agree(
+    make_bundle: MakeBundle, brightness: Callable[..., Any], dims: int
+) -> None:
+    """Also in the overlap of windows, and whatever the rounding."""
+    array = np.random.default_rng(0).random((1, 3, 150, 130)).astype(np.float32)
+    bundle = make_bundle(dims=dims, window={"patch": [16, 64, 64][-dims:]})
+    seen = slide(prepared(array), bundle, brightness(), tta=True)
+    assert seen.spread is not None and not seen.spread.any()
+    assert np.abs(seen.probability - array).max() < 1e-5
+
+
+def test_the_spread_lies_where_views_differ_and_nowhere_outside_the_field(make_bundle: MakeBundle) -> None:
+    array = np.zeros((3, 1, 128, 128), np.float32)
+    array[:, :, 60:70, 60:70] = 1
+    inside = np.zeros((1, 128, 128), bool)
+    inside[:, :, :66] = True
+    seen = slide(prepared(array, inside), make_bundle(channels=3), LeftIsBright(), tta=True)
+    assert seen.spread is not None
+    # at the square's left edge half the views say 1/2 and half 1
+    assert seen.spread[0, 0, 65, 60] == pytest.approx(0.25, abs=1e-6)
+    assert seen.spread[0, 0, 65, 66] == pytest.approx(0, abs=1e-6)
+    assert not seen.spread[0][~inside].any()

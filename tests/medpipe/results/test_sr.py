@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,22 @@ def test_a_picture_s_report_lists_each_lesion_with_its_place_and_sizes(
         if r.ReferencedSOPInstanceUID == source.sop_instance_uid
     }
     assert classes == {source.sop_class_uid}
+
+
+@pytest.mark.parametrize("kind", ["picture", "volume"])
+def test_a_lesion_s_uncertainty_is_a_number_of_the_report_where_it_is_known(
+    kind: str, prediction: Make, bundle: Bundle, checked: Make, request: pytest.FixtureRequest
+) -> None:
+    plain: Prediction = prediction(request.getfixturevalue(kind)())
+    known = tuple(replace(lesion, uncertainty=0.03 * n) for n, lesion in enumerate(plain.lesions))
+    made = replace(plain, lesions=known)
+    sr = build_sr(made, build_seg(made, bundle, OPTIONS), bundle, OPTIONS)
+    assert "Uncertainty" in checked(sr.content)
+    by_identifier = {g.tracking_identifier: g for g in groups(sr.content)}
+    stated = [values(by_identifier[name])["Uncertainty"] for name in ("MA 1", "MA 2", "EX 1", "EX 2")]
+    assert stated == [(0.0, "1"), (0.03, "1"), (0.06, "1"), (0.09, "1")]
+    assert values(by_identifier["EX 2"])["Probability"] == (0.8123, "1")
+    assert "Uncertainty" not in checked(build_sr(plain, None, bundle, OPTIONS).content)
 
 
 def every(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
