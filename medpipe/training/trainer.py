@@ -220,15 +220,12 @@ class Trainer:
         return value
 
     def _loss(self, batch: Batch, done: float) -> Tensor:
-        image, valid = self._laid_out(batch.image), batch.valid.to(self.device)
-        views = batch.views
+        image, valid, views = self._laid_out(batch.image), batch.valid.to(self.device), batch.views
+        fed = image if views is None else torch.cat([image, self._laid_out(views.student)])
         with autocast(self.device, flat=self._flat):
-            if self.mean_teacher is None or views is None:
-                logits = self.network(image).float()
-            else:
-                both = self.network(torch.cat([image, self._laid_out(views.student)]))
-                logits, unlabelled = both.float().split([len(image), len(views.student)])
+            given = self.network(fed).float()
             taught = self.teacher.logits(image) if self.teacher else None
+        logits, unlabelled = given[: len(image)], given[len(image) :]
         loss: Tensor = self.loss(logits, batch.target.to(self.device), valid)
         if self.teacher is not None and taught is not None:
             loss = loss + self.teacher.loss(logits, taught.float(), valid)
