@@ -49,8 +49,12 @@ def halved(data: Path, out: Path) -> Path:
         with Pillow.open(data / "masks" / f"{path.stem}.png") as whole:
             bits = np.asarray(whole).astype(np.uint8)
         bits = bits[: bits.shape[0] // 2 * 2, : bits.shape[1] // 2 * 2]
-        planes = [((bits >> n) & 1).reshape(len(bits) // 2, 2, -1, 2).sum(axis=(1, 3)) >= 2 for n in range(8)]
-        _save(sum(plane.astype(np.uint8) << n for n, plane in enumerate(planes)), mask)
+        small = np.zeros((bits.shape[0] // 2, bits.shape[1] // 2), np.uint8)
+        for bit in (1 << n for n in range(8)):
+            if (bits & bit).any():
+                covered = ((bits & bit) > 0).reshape(len(small), 2, -1, 2).sum(axis=(1, 3)) >= 2
+                small[covered] |= bit
+        _save(small, mask)
         with Pillow.open(path) as whole:
             rows, columns = bits.shape
             _save(np.asarray(whole.convert("RGB").crop((0, 0, columns, rows)).reduce(2)), picture)

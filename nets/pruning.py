@@ -25,8 +25,9 @@ def prune(network: nn.Module, image: Tensor, *, ratio: float, everywhere: bool =
     """Takes channels out of `network` in place; gives the rows that `narrowed` makes of an unpruned one the same.
 
     `ratio` of the channels goes from every layer; with `everywhere` they are ranked over the whole network, and a layer
-    keeps at least a tenth. Layers that give the network's output keep theirs. `image` (1, channels, *spatial) is what
-    the network is traced with. Raises ValueError for an impossible ratio, ModuleNotFoundError without Torch-Pruning.
+    keeps at least a tenth. What gives the network's output, or filters the image's own channels, stays as wide as it
+    is. `image` (1, channels, *spatial) is what the network is traced with. Raises ValueError for an impossible ratio,
+    ModuleNotFoundError without Torch-Pruning.
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio {ratio:g} is not between 0 and 1")
@@ -41,7 +42,7 @@ def prune(network: nn.Module, image: Tensor, *, ratio: float, everywhere: bool =
             pruning_ratio=ratio,
             global_pruning=everywhere,
             max_pruning_ratio=0.9 if everywhere else 1.0,
-            ignored_layers=_last_layers(network, image),
+            ignored_layers=_ends(network, image),
             forward_fn=_in_training,
         )
         pruner.step()
@@ -101,27 +102,46 @@ def _tracing(network: nn.Module) -> Iterator[None]:
         network.train(training)
 
 
-def _last_layers(network: nn.Module, image: Tensor) -> list[nn.Module]:
-    """The convolutions that the network's outputs come from, whatever crops or resizes them on the way."""
+def _ends(network: nn.Module, image: Tensor) -> list[nn.Module]:
+    """The convolutions that the outputs come from, and those that filter the image's channels one by one.
+
+    Whatever crops, pads or resizes between them and the ends makes no difference. Their channels are the network's.
+    """
     layer_of: dict[Any, nn.Module] = {}
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, out: layer_of.update({out.grad_fn: layer}))
-        for layer in network.modules()
-        if isinstance(layer, _ConvNd)
-    ]
+    fed_by: dict[nn.Module, Any] = {}
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        layer_of[out.grad_fn] = layer
+        fed_by[layer] = given[0].grad_fn
+
+    hooks = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, _ConvNd)]
     with torch.enable_grad():
+        image = image.detach().requires_grad_() * 1  # a step of its own, to be found again
         given = _in_training(network, image)
     for hook in hooks:
         hook.remove()
-    last: list[nn.Module] = []
-    waiting = [out.grad_fn for out in ([given] if isinstance(given, Tensor) else given)]
+    outputs = [given] if isinstance(given, Tensor) else list(given)
+    last = [layer_of[node] for out in outputs for node in _before(out.grad_fn, layer_of) if node in layer_of]
+    first = [
+        layer
+        for layer, node in fed_by.items()
+        if isinstance(layer, _ConvNd) and layer.groups > 1 and image.grad_fn in _before(node, layer_of)
+    ]
+    return [*last, *first]
+
+
+def _before(node: Any, layer_of: dict[Any, nn.Module]) -> set[Any]:
+    """The steps of the computation that lead to `node`, itself too, back to the next convolutions."""
+    seen: set[Any] = set()
+    waiting = [node]
     while waiting:
-        node = waiting.pop()
-        if node in layer_of:
-            last.append(layer_of[node])
-        elif node is not None:
-            waiting += [before for before, _ in node.next_functions]
-    return last
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if step not in layer_of:
+            waiting += [before for before, _ in step.next_functions]
+    return seen
 
 
 def _narrow_convolution(layer: _ConvNd, inputs: int, outputs: int, groups: int) -> None:

@@ -18,7 +18,8 @@ from scipy.special import stdtrit
 
 from medpipe.bundle import Bundle
 from medpipe.inference import Backend, with_crf
-from medpipe.training.evaluation import ClassScores, measure
+from medpipe.training.class_scores import ClassScores
+from medpipe.training.evaluation import measure
 
 CONFIDENCE = 0.95
 

@@ -244,6 +244,10 @@ class Experiment(Section):
     def _ways_agree(self) -> Experiment:
         if self.task == "restore" and self.distil is not None:
             raise ValueError('distil: task = "restore" has no classes to be taught')
+        if self.task == "restore" and self.drawn is not None:
+            raise ValueError('drawn: task = "restore" learns from real pictures alone')
+        if self.network.take and self.network.weights is None:
+            raise ValueError("network.take: there are no network.weights to take from")
         strange = sorted(set(self.unlabelled.classes if self.unlabelled else ()) - set(self.data.classes))
         if strange:
             raise ValueError(f"unlabelled.classes: {', '.join(strange)}: not among data.classes")

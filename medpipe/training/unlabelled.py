@@ -47,7 +47,8 @@ def unlabelled_cases(spec: Experiment, cache: Path) -> list[TrainingCase]:
     if not names:
         raise ConfigError(f"{folder}: holds no images/*.jpg (or .png, .tif)")
     parts = split(spec.data)
-    seen = sorted({*names} & {*parts.held_out, *parts.thresholds})
+    kept_out = {name.casefold() for name in (*parts.held_out, *parts.thresholds)}
+    seen = [name for name in names if name.casefold() in kept_out]
     if seen:
         raise ConfigError(
             f"{folder}: {', '.join(seen)}: kept out of training by {spec.data.folds.name}; take it out of images/"

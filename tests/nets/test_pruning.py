@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nets import registry
+from nets.blocks import SeparableConv
 from nets.cost import cost
 from nets.pruning import narrowed, prune
 
@@ -82,6 +83,27 @@ def test_ranked_everywhere_layers_lose_different_shares() -> None:
 
     assert kept(even) <= {0.6, 0.5, 0.7, 1.0}
     assert kept(uneven) - {0.5, 0.6, 0.7, 1.0}
+
+
+def test_the_image_s_own_channels_stay() -> None:
+    """A depthwise convolution right on the (padded) image filters all of its channels afterwards too."""
+
+    class Separable(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = torch.nn.Sequential(
+                SeparableConv(3, 16), SeparableConv(16, 16), torch.nn.Conv2d(16, 2, 1)
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.parts(torch.nn.functional.pad(x, (0, 1, 0, 1), mode="replicate"))
+            return y[..., :-1, :-1]
+
+    network = Separable()
+    rows = prune(network, torch.randn(1, 3, 16, 16), ratio=0.5)
+    assert network(torch.randn(1, 3, 16, 16)).shape == (1, 2, 16, 16)
+    assert network.parts[0][0][0].in_channels == 3
+    assert narrowed(Separable(), rows)(torch.randn(1, 3, 16, 16)).shape == (1, 2, 16, 16)
 
 
 def test_running_statistics_and_mode_stay() -> None:

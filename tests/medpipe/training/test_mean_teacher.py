@@ -110,7 +110,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 def test_a_picture_that_is_measured_is_refused(
     name: str, unlabelled: Path, drawn_data: Path, tmp_path: Path
 ) -> None:
-    shutil.copyfile(drawn_data / "images" / f"{name}.png", unlabelled / "images" / f"{name}.png")
+    name = name.upper()
+    shutil.copyfile(drawn_data / "images" / f"{name.lower()}.png", unlabelled / "images" / f"{name}.png")
     path = write_experiment(tmp_path, unlabelled=UNLABELLED)
     with pytest.raises(ConfigError, match=f"{name}: kept out of training") as caught:
         train(path, data=drawn_data, out=tmp_path / "runs", device="cpu")

@@ -126,6 +126,13 @@ def test_what_is_taken_must_be_there_and_fit(take: list[str], said: str, tmp_pat
         begin_with(network, tmp_path / "checkpoint.pt", take)
 
 
-def test_restoring_has_no_teacher(tmp_path: Path) -> None:
+def test_restoring_has_no_teacher_and_draws_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no classes to be taught"):
         load_experiment(restoring(tmp_path, distil={"teacher": "x"}))
+    with pytest.raises(ConfigError, match="real pictures alone"):
+        load_experiment(restoring(tmp_path, drawn={"seeds": [1000]}))
+
+
+def test_taking_needs_weights(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no network\.weights"):
+        load_experiment(write_experiment(tmp_path, network={**NETWORK, "take": PARTS}))

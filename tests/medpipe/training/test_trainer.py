@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medpipe.errors import ConfigError
 from medpipe.training import train
-from medpipe.training.experiment import Optimiser, Stage, load_experiment, load_run
+from medpipe.training.experiment import Optimiser, Paste, Stage, load_experiment, load_run
 from medpipe.training.state import CHECKPOINT, learning_rate, new_state
 from medpipe.training.trainer import Trainer, autocast
 
@@ -175,9 +175,13 @@ def test_training_needs_data_and_a_known_network(experiment: Path, drawn_data: P
 def test_the_held_out_and_threshold_pictures_are_not_trained_on(
     experiment: Path, drawn_data: Path, tmp_path: Path
 ) -> None:
-    trainer = Trainer(load_experiment(experiment), drawn_data, tmp_path, CPU)
-    trained = {picture.name for picture in trainer.sampler._real.cases}
-    assert trained == {"drawn_2", "drawn_3", "drawn_4"}
+    spec = load_experiment(experiment)
+    spec = spec.model_copy(update={"patches": spec.patches.model_copy(update={"paste": Paste()})})
+    sampler = Trainer(spec, drawn_data, tmp_path, CPU).sampler
+    assert {picture.name for picture in sampler._real.cases} == {"drawn_2", "drawn_3", "drawn_4"}
+    assert sampler._paster is not None
+    pasted = {cut.case.name for bank in sampler._paster._banks for cut in bank}
+    assert pasted == {"drawn_2", "drawn_3", "drawn_4"}
 
 
 def test_the_rate_warms_up_and_falls_to_its_floor() -> None:
