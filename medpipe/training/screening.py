@@ -20,8 +20,8 @@ import torch
 from medpipe.bundle import Bundle
 from medpipe.inference import Backend, load_backend, predict, with_crf
 from medpipe.training.ablation import Plan, filled
-from medpipe.training.decision import choose
 from medpipe.training.class_scores import ClassScores
+from medpipe.training.decision import choose
 from medpipe.training.experiment import EXPERIMENT, Experiment, load_run, split
 from medpipe.training.export import export_bundle
 from medpipe.training.launch import TASKS, train
