@@ -49,6 +49,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
     ),
     "swin-unet": ({"width": 32, "depths": [2, 2], "window": 4}, [(32, 32), (33, 47), (5, 70)]),
     "unet": ({"widths": [4, 8, 12]}, [(8, 8), (33, 47), (64, 96)]),
+    "unet separable": ({"widths": [4, 8, 16], "separable": True}, [(16, 16), (33, 47)]),
     "vnet": ({"widths": [4, 8, 12]}, [(16, 16, 16), (9, 17, 24)]),
 }
 MATRIX = [

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from medpipe.bundle import SHIPPED, Bundle, load_bundle
+from medpipe.training.class_scores import ClassScores
 from medpipe.training.crf_choice import CrfGain, measure_crf, with_rule
-from medpipe.training.evaluation import ClassScores
 
 
 def gain(*dices: tuple[float, float], found: tuple[int, int] = (10, 10)) -> CrfGain:
     """From (Dice without, Dice with) of each picture and the lesions found without and with."""
     off, on = ClassScores("SE"), ClassScores("SE")
-    off.dices, on.dices = [a for a, _ in dices], [b for _, b in dices]
-    off.lesions = on.lesions = 12
-    off.found, on.found = found
+    for scores, which in ((off, 0), (on, 1)):
+        scores.counts += [(round(1000 * pair[which]), 1000, 1000) for pair in dices]
+        scores.by_size.lesions[0], scores.by_size.found[0] = 12, found[which]
     return CrfGain(off, on)
 
 
