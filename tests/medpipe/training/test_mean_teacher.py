@@ -41,14 +41,17 @@ def trainer(unlabelled: Path, drawn_data: Path, tmp_path: Path) -> Trainer:
 def test_student_and_teacher_see_one_place_in_two_lights(trainer: Trainer) -> None:
     """The lights differ, but not where things are: edges lie on edges."""
     assert trainer.mean_teacher is not None
-    views = trainer.mean_teacher.views(3)
-    assert views.student.shape == views.teacher.shape == (2, 3, 64, 64)
-    assert not torch.allclose(views.student, views.teacher, atol=0.1)
-    for one, two in zip(views.student, views.teacher, strict=True):
-        greens = np.corrcoef(one[1].flatten(), two[1].flatten())[0, 1]
-        elsewhere = np.corrcoef(one[1].flatten(), two[1].flip(0).flatten())[0, 1]
-        assert greens > 0.8
-        assert greens > elsewhere + 0.1
+    alike, elsewhere = [], []
+    for step in range(6):
+        views = trainer.mean_teacher.views(step)
+        assert views.student.shape == views.teacher.shape == (2, 3, 64, 64)
+        assert not torch.allclose(views.student, views.teacher, atol=0.1)
+        for one, two in zip(views.student[:, 1], views.teacher[:, 1], strict=True):
+            alike.append(np.corrcoef(one.flatten(), two.flatten())[0, 1])
+            elsewhere.append(np.corrcoef(one.flatten(), two.flip(0).flatten())[0, 1])
+    assert min(alike) > 0.4  # a dim patch is mostly its own noise
+    assert np.mean(alike) > 0.7
+    assert np.mean(alike) > np.mean(elsewhere) + 0.3
 
 
 def test_views_follow_from_seed_and_step_alone(trainer: Trainer) -> None:
