@@ -12,7 +12,7 @@ import pytest
 import tomli_w
 
 from medpipe.errors import ConfigError
-from medpipe.training.ablation import Ablation, Difference, filled, laid_over, paired, spread
+from medpipe.training.ablation import Ablation, Difference, filled, laid_over, levels, paired, spread
 from medpipe.training.screening import Place, fill_cache, measured, trained
 from nets.registry import NETWORKS
 
@@ -116,6 +116,17 @@ def test_what_a_row_needs_is_of_the_same_fold(ablation: Ablation) -> None:
         assert need.content["data"]["thresholds"] == list(ablation.folds[4][:6])
     assert needs["restored"].content["task"] == "restore"
     assert needs["teacher"].content["network"]["hyper"]["encoder"] == "large"
+
+
+def test_every_run_comes_once_and_after_what_it_needs(ablation: Ablation) -> None:
+    plans = [ablation.plan(row.name, fold, STEPS) for row in ablation.rows for fold in (0, 1)]
+    order = levels(plans)
+    names = [plan.run_name for level in order for plan in level]
+    assert len(set(names)) == len(names) == 2 * (15 + 2)
+    done: set[str] = set()
+    for level in order:
+        assert all(need.run_name in done for plan in level for need in plan.needs)
+        done |= {plan.run_name for plan in level}
 
 
 def test_a_stamp_follows_budget_fold_and_side_runs(ablation: Ablation, tmp_path: Path) -> None:
