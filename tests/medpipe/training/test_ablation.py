@@ -33,7 +33,7 @@ def tiny(tmp_path: Path) -> Ablation:
     """The project's rows over its screening experiment, on the drawn pictures and of a few pixels."""
     content = tomllib.loads((EXPERIMENTS / "screening.toml").read_text())
     content["data"] |= {"folds": "folds.toml", "thresholds": []}
-    content["input"] |= {"working_size": FUNDUS["working_size"], "minimum_size": FUNDUS["minimum_size"]}
+    content["input"] |= {"working_size": [160, 160], "minimum_size": FUNDUS["minimum_size"]}
     content["patches"] |= {"size": 64, "batch": 1}
     content["bundle"]["window"]["patch"] = [128, 128]
     (tmp_path / "screening.toml").write_text(tomli_w.dumps(content))
