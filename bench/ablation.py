@@ -28,7 +28,7 @@ import torch
 from PIL import Image as Pillow
 
 from medpipe.errors import ConfigError, MedpipeError
-from medpipe.training.ablation import Ablation, Plan, paired, spread
+from medpipe.training.ablation import Ablation, Plan, levels, paired, spread
 from medpipe.training.screening import Place, fill_cache, measured, trained
 from medpipe.training.sources import PICTURES
 
@@ -37,49 +37,38 @@ SCREENING = ROOT / "experiments" / "screening.toml"
 ROWS = ROOT / "experiments" / "ablation" / "rows.toml"
 
 
-def halved(data: Path, out: Path) -> Path:
+def halved(data: Path, out: Path, jobs: int) -> Path:
     """The folder's pictures and masks at half their size: means of 2 x 2 pixels, a class where it has half of them."""
     target = out / "half"
     for part in ("images", "masks"):
         (target / part).mkdir(parents=True, exist_ok=True)
-    for path in sorted(p for p in (data / "images").glob("*") if p.suffix.lower() in PICTURES):
-        picture, mask = (target / part / f"{path.stem}.png" for part in ("images", "masks"))
-        if picture.exists() and mask.exists():
-            continue
-        with Pillow.open(data / "masks" / f"{path.stem}.png") as whole:
-            bits = np.asarray(whole).astype(np.uint8)
-        bits = bits[: bits.shape[0] // 2 * 2, : bits.shape[1] // 2 * 2]
-        small = np.zeros((bits.shape[0] // 2, bits.shape[1] // 2), np.uint8)
-        for bit in (1 << n for n in range(8)):
-            if (bits & bit).any():
-                covered = ((bits & bit) > 0).reshape(len(small), 2, -1, 2).sum(axis=(1, 3)) >= 2
-                small[covered] |= bit
-        _save(small, mask)
-        with Pillow.open(path) as whole:
-            rows, columns = bits.shape
-            _save(np.asarray(whole.convert("RGB").crop((0, 0, columns, rows)).reduce(2)), picture)
+    paths = sorted(p for p in (data / "images").glob("*") if p.suffix.lower() in PICTURES)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_halve, paths, [target] * len(paths)))
     return target
+
+
+def _halve(path: Path, target: Path) -> None:
+    picture, mask = (target / part / f"{path.stem}.png" for part in ("images", "masks"))
+    if picture.exists() and mask.exists():
+        return
+    with Pillow.open(path.parents[1] / "masks" / mask.name) as whole:
+        bits = np.asarray(whole).astype(np.uint8)
+    rows, columns = bits.shape[0] // 2, bits.shape[1] // 2
+    bits = bits[: 2 * rows, : 2 * columns]
+    small = np.zeros((rows, columns), np.uint8)
+    for bit in (1 << n for n in range(8)):
+        if (bits & bit).any():
+            small[((bits & bit) > 0).reshape(rows, 2, columns, 2).sum(axis=(1, 3)) >= 2] |= bit
+    _save(small, mask)
+    with Pillow.open(path) as whole:
+        _save(np.asarray(whole.convert("RGB").crop((0, 0, 2 * columns, 2 * rows)).reduce(2)), picture)
 
 
 def _save(pixels: Any, path: Path) -> None:
     half = path.with_name(f".{path.name}")
     Pillow.fromarray(np.asarray(pixels, np.uint8)).save(half, "PNG", compress_level=1)
     half.replace(path)
-
-
-def levels(plans: Sequence[Plan]) -> list[list[Plan]]:
-    """The runs that plans need, and their own, each after those it needs, each once."""
-    depth: dict[str, int] = {}
-    by_name: dict[str, Plan] = {}
-
-    def visit(plan: Plan) -> int:
-        if plan.run_name not in depth:
-            depth[plan.run_name] = 1 + max((visit(need) for need in plan.needs), default=-1)
-            by_name[plan.run_name] = plan
-        return depth[plan.run_name]
-
-    deepest = max((visit(plan) for plan in plans), default=-1)
-    return [[by_name[name] for name, d in depth.items() if d == level] for level in range(deepest + 1)]
 
 
 def one(work: Callable[[Plan, Place], str], plan: Plan, place: Place, threads: int) -> tuple[bool, str]:
@@ -195,7 +184,7 @@ def main() -> None:
         place = Place(
             out=out / asked.device.partition(":")[0],
             cache=out / "cache",
-            data=halved(asked.data, out),
+            data=halved(asked.data, out, asked.jobs),
             folds=ablation.folds_file.resolve(),
             unlabelled=unlabelled,
             device=asked.device,

@@ -155,6 +155,21 @@ class Ablation:
         return {**content, "data": data, "budget": {**kept, **budget}}
 
 
+def levels(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """The runs that plans need, and their own, each after those it needs, each once."""
+    depth: dict[str, int] = {}
+    by_name: dict[str, Plan] = {}
+
+    def visit(plan: Plan) -> int:
+        if plan.run_name not in depth:
+            depth[plan.run_name] = 1 + max((visit(need) for need in plan.needs), default=-1)
+            by_name[plan.run_name] = plan
+        return depth[plan.run_name]
+
+    deepest = max((visit(plan) for plan in plans), default=-1)
+    return [[by_name[name] for name, d in depth.items() if d == level] for level in range(deepest + 1)]
+
+
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """A table with another laid over it, table by table; one that has another `name` replaces the one below whole."""
     if "name" in above and above["name"] != below.get("name", above["name"]):

@@ -52,9 +52,6 @@ class Restorer(Trainer):
         measured = {"thresholds": load(parts.thresholds), "held_out": load(parts.held_out)}
         return Cases(load(parts.training) + unlabelled_cases(spec, cache), measured)
 
-    def _mean_teacher(self) -> None:
-        """None: unlabelled pictures are restored like the others."""
-
     def _cut(self, number: int, done: float, rank: int) -> Batch:
         size = self.spec.patches.at(done).batch
         whole = self.sampler.batch(number, done, rank * size)

@@ -17,7 +17,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from medpipe.bundle import Bundle
+from medpipe.bundle import Bundle, load_bundle
 from medpipe.inference import Backend, load_backend, predict, with_crf
 from medpipe.training.ablation import Plan, filled
 from medpipe.training.class_scores import ClassScores
@@ -51,6 +51,9 @@ class Place:
     def run(self, plan: Plan) -> Path:
         return self.out / "runs" / plan.run_name
 
+    def bundle(self, plan: Plan) -> Path:
+        return self.out / "bundles" / plan.run_name
+
     def result(self, plan: Plan) -> Path:
         return self.out / "results" / f"{plan.name}-{plan.fold}-{plan.stamp}.json"
 
@@ -65,11 +68,8 @@ def written(plan: Plan, place: Place) -> Path:
         return _write(path, {**tomllib.loads(path.read_text(encoding="utf-8")), "name": plan.run_name})
     places = _given(place)
     for need in plan.needs:
-        run = place.run(need)
-        if need.content.get("task") == "restore":
-            places[need.name] = str(run / CHECKPOINT)
-        else:
-            places[need.name] = str(export_bundle(run, place.out / "bundles" / need.run_name).folder)
+        restores = need.content.get("task") == "restore"
+        places[need.name] = str(place.run(need) / CHECKPOINT if restores else place.bundle(need))
     content = filled(plan.content, places)
     data = {**content["data"], "folds": str(place.folds)}
     return _write(path, {**content, "name": plan.run_name, "data": data})
@@ -84,13 +84,15 @@ def _write(path: Path, content: dict[str, Any]) -> Path:
 
 
 def trained(plan: Plan, place: Place) -> str:
-    """Trains a plan's run to its end, where it has not come there yet."""
+    """Trains a plan's run to its end, where it has not come there yet, and writes its bundle."""
     run = place.run(plan)
     if (run / DONE).is_file():
         return f"{plan.run_name}: trained before"
     experiment = written(plan, place)
     _link_cache(run, place)
     report = train(experiment, data=place.data, out=place.out / "runs", device=place.device)
+    if plan.content.get("task") != "restore":
+        export_bundle(report.run, place.bundle(plan))
     (run / DONE).write_text(json.dumps({"steps": report.steps, "minutes": round(report.minutes, 2)}))
     return report.summary()
 
@@ -101,7 +103,7 @@ def measured(plan: Plan, place: Place) -> str:
     if path.is_file():
         return f"{path.stem}: measured before"
     spec = load_run(run)
-    bundle = export_bundle(run, place.out / "bundles" / plan.run_name)
+    bundle = load_bundle(place.bundle(plan))
     backend = load_backend(bundle, device=place.device, backend="torch", precision="f32")
     parts = split(spec.data)
     choices = choose(with_crf(bundle, "off"), backend, place.data, parts.thresholds, spec.decision)

@@ -126,10 +126,6 @@ class Trainer:
         self.network = self.ranks.spread(self.state.network, device)
         self.journal = Journal(run, silent=not self.ranks.first)
 
-    def _mean_teacher(self) -> MeanTeacher | None:
-        spec = self.spec.unlabelled
-        return MeanTeacher(spec, self.spec, self.cases.unlabelled) if spec else None
-
     @staticmethod
     def prepare(spec: Experiment, data: Path, run: Path) -> Cases:
         """The cases on their working grid, from the run's cache where they are there."""

@@ -12,7 +12,7 @@ import pytest
 import tomli_w
 
 from medpipe.errors import ConfigError
-from medpipe.training.ablation import Ablation, Difference, filled, laid_over, paired, spread
+from medpipe.training.ablation import Ablation, Difference, filled, laid_over, levels, paired, spread
 from medpipe.training.screening import Place, fill_cache, measured, trained
 from nets.registry import NETWORKS
 
@@ -33,7 +33,7 @@ def tiny(tmp_path: Path) -> Ablation:
     """The project's rows over its screening experiment, on the drawn pictures and of a few pixels."""
     content = tomllib.loads((EXPERIMENTS / "screening.toml").read_text())
     content["data"] |= {"folds": "folds.toml", "thresholds": []}
-    content["input"] |= {"working_size": FUNDUS["working_size"], "minimum_size": FUNDUS["minimum_size"]}
+    content["input"] |= {"working_size": [160, 160], "minimum_size": FUNDUS["minimum_size"]}
     content["patches"] |= {"size": 64, "batch": 1}
     content["bundle"]["window"]["patch"] = [128, 128]
     (tmp_path / "screening.toml").write_text(tomli_w.dumps(content))
@@ -116,6 +116,17 @@ def test_what_a_row_needs_is_of_the_same_fold(ablation: Ablation) -> None:
         assert need.content["data"]["thresholds"] == list(ablation.folds[4][:6])
     assert needs["restored"].content["task"] == "restore"
     assert needs["teacher"].content["network"]["hyper"]["encoder"] == "large"
+
+
+def test_every_run_comes_once_and_after_what_it_needs(ablation: Ablation) -> None:
+    plans = [ablation.plan(row.name, fold, STEPS) for row in ablation.rows for fold in (0, 1)]
+    order = levels(plans)
+    names = [plan.run_name for level in order for plan in level]
+    assert len(set(names)) == len(names) == 2 * (15 + 2)
+    done: set[str] = set()
+    for level in order:
+        assert all(need.run_name in done for plan in level for need in plan.needs)
+        done |= {plan.run_name for plan in level}
 
 
 def test_a_stamp_follows_budget_fold_and_side_runs(ablation: Ablation, tmp_path: Path) -> None:
