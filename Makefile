@@ -9,7 +9,7 @@ help:
 	@echo "make test    set-up, checks and all tests"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks, as one Markdown table"
-	@echo "make docs    write docs/commands.md from the commands' own help"
+	@echo "make docs    write docs/commands.md and docs/conformance.md from the code"
 	@echo "make lock    write constraints.txt from what is installed"
 	@echo "make sbom    the bill of materials (CycloneDX) and the licences, in build/"
 
@@ -33,6 +33,7 @@ bench: setup
 
 docs: setup
 	@$(PYTHON) -m medpipe.cli.reference docs/commands.md
+	@$(PYTHON) -m medpipe.cli.conformance docs/conformance.md
 
 lock: setup
 	@$(PYTHON) deploy/lock.py
