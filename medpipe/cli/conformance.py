@@ -25,6 +25,9 @@ from workers.presentation import STORAGE_CLASSES, TRANSFER_SYNTAXES
 RESULT_CLASSES = (SEGMENTATION, "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.34")
 """What we make: Segmentation, Comprehensive SR (photographs), Comprehensive 3D SR (volumes)."""
 
+_YOUNGER = {"1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage"}
+"""Classes that the installed dictionary does not know yet."""
+
 OUR_STATUSES = {
     0x0000: "the instance is on the disk, whether or not it could be read",
     0xA700: "less than `site.minimum_free` bytes are free, or the instance is larger than `listener.maximum_instance`,"
@@ -170,11 +173,15 @@ def _judged() -> str:
 
 
 def _named(uid: str) -> str:
-    return f"{UID(uid).name} ({uid})"
+    return f"{_name(uid)} ({uid})"
+
+
+def _name(uid: str) -> str:
+    return _YOUNGER.get(uid) or UID(uid).name
 
 
 def _table(head: str, uids: Iterable[str]) -> str:
-    return _rows(head, "UID", ((UID(uid).name, uid) for uid in uids))
+    return _rows(head, "UID", ((_name(uid), uid) for uid in uids))
 
 
 def _rows(first: str, second: str, rows: Iterable[tuple[str, str]]) -> str:

@@ -110,6 +110,16 @@ def test_a_peer_that_does_not_answer_is_exit_code_4(
     assert checks["peer PACS"]["state"] == "ok"
 
 
+def test_check_destination_has_the_same_exit_codes(
+    healthy: Any, rewrite: Any, free_port: Callable[[], int]
+) -> None:
+    peer = {"ae_title": "GONE", "host": "127.0.0.1", "port": free_port(), "timeout": 2}
+    assert run(["--config", str(rewrite(peers={"GONE": peer})), "check-destination", "GONE"]) == 4
+    assert run(["--config", str(healthy.path), "check-destination", "PACS"]) == 0
+    path = rewrite(listener={"ae_title": "STRANGER"})
+    assert run(["--config", str(path), "check-destination", "PACS"]) == 1
+
+
 def test_a_peer_that_refuses_us_is_exit_code_1(healthy: Any, rewrite: Any, doctor: Any) -> None:
     code, checks = doctor(rewrite(listener={"ae_title": "STRANGER"}), "--quick")
     assert code == 1

@@ -13,7 +13,7 @@ from local_orthanc import LocalOrthanc
 from local_process import LocalProcess, wait_until
 from pydicom import dcmread
 
-from medpipe.errors import PeerUnreachable, UsageError
+from medpipe.errors import PeerRefused, PeerUnreachable, UsageError
 from medpipe.identity import uid_from
 from workers.listener import Listener
 from workers.reconcile import _TRIES, Reconciled, Reconciler
@@ -144,6 +144,17 @@ def test_what_we_refuse_again_and_again_is_given_up_and_said(
         waiting = [reconciler.look().waiting for _ in range(_TRIES + 1)]
     assert waiting == [1] * (_TRIES - 1) + [0, 0]
     assert f"`medpipe reprocess {study_uid(4)}`" in caplog.text
+
+
+def test_an_orthanc_that_does_not_know_us_says_what_to_do(
+    pacs: Any, orthanc: LocalOrthanc, reconciler: Reconciler, spots: Callable[..., Path]
+) -> None:
+    reconciler.look()
+    orthanc.delete("/modalities/medpipe")
+    orthanc.upload(spots(6))
+    stable(orthanc, 1)
+    with pytest.raises(PeerRefused, match="add our listener to its DicomModalities"):
+        reconciler.look()
 
 
 def test_only_one_process_reconciles_a_peer(pacs: Any, reconciler: Reconciler) -> None:
