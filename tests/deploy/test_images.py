@@ -94,8 +94,27 @@ def test_every_service_runs_a_command_that_there_is(compose):
     """`review` is the doctor's pages."""
     known = set(re.findall(r"(?m)^## medpipe (\S+)", reference())) | {"review"}
     for name, service in ours(compose).items():
-        words = service.get("command") or re.findall(r"medpipe ([a-z-]+)", service["entrypoint"][-1])
-        assert words[0] in known, name
+        assert service["command"][0] in known, name
+
+
+def test_the_entrypoint_hands_the_command_on_and_keeps_the_password_to_itself(compose, tmp_path):
+    """The very words, run by a shell with a `medpipe` that says what it is given."""
+    program = tmp_path / "bin" / "medpipe"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    secret = tmp_path / "orthanc-password"
+    shell, option, words = compose["services"]["reconcile"]["entrypoint"]
+    script = words.replace("$$", "$").replace("/tmp/orthanc-password", str(secret))
+    done = subprocess.run(
+        [shell, option, script, *compose["services"]["reconcile"]["command"]],
+        env={"PATH": f"{program.parent}:/usr/bin:/bin", "ORTHANC_PASSWORD": "a $b 'c'"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.stdout, secret.read_text()) == ("reconcile --follow\n", "a $b 'c'")
+    assert secret.stat().st_mode & 0o077 == 0
 
 
 def test_the_services_find_each_other(compose):
