@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from medpipe.config import Config
-from medpipe.errors import IntegrityError, MedpipeError, UsageError
+from medpipe.errors import IntegrityError, MedpipeError, PeerRefused, StorageError, UsageError
 from medpipe.pacs.orthanc import Orthanc, StoredSeries
 from workers.database import is_away
 from workers.durable import write_json
@@ -66,6 +67,7 @@ class Reconciler:
         self._only = peer.orthanc.only
         self._orthanc = Orthanc(peer.orthanc, peer.timeout)
         self._registry, self._spool, self._name = registry, Spool(config.site.root), name
+        self._site = config.site
         self._folder = config.site.root / "reconcile"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._folder / f"{name}.json"
@@ -80,27 +82,41 @@ class Reconciler:
             place = self._place(from_start)
             changed, since = self._orthanc.changed_series(place.since)
             waiting = dict.fromkeys(changed, 0) | place.waiting
-            self._keep(
-                Place(since, waiting)
-            )  # before anything is asked for: from here on nothing is forgotten
+            # kept before anything is asked for: from here on nothing is forgotten
+            self._keep(Place(since, waiting))
             found = {series_id: self._orthanc.series(series_id) for series_id in waiting}
             wanted = {key: one for key, one in found.items() if one and one.is_wanted(self._only)}
             missing = {key: self._missing(one) for key, one in wanted.items()}
             due = {key: ids for key, ids in missing.items() if ids and wanted[key].stable}
             if due:
+                self._check_room()
                 self._orthanc.check_way_back()
             arrived = 0
             still = {key: waiting[key] for key, one in wanted.items() if not one.stable}
             for key, ids in due.items():
-                self._orthanc.send(ids)
-                left = self._missing(wanted[key])
-                arrived += len(ids) - len(left)
-                if left and not self._is_hopeless(wanted[key], len(left), waiting[key] + 1):
+                left = self._ask_for(wanted[key], ids)
+                arrived += len(ids) - left
+                if left and not self._is_hopeless(wanted[key], left, waiting[key] + 1):
                     still[key] = waiting[key] + 1
             self._keep(Place(since, still))
         if arrived:
             log.info("%s: %d instances came that had been missed", self._name, arrived)
         return Reconciled(len(wanted), arrived, len(still))
+
+    def _check_room(self) -> None:
+        """A full disk is no refusal: our listener would turn everything away, try after try."""
+        if shutil.disk_usage(self._site.root).free < self._site.minimum_free:
+            raise StorageError(
+                f"{self._site.root} has less than site.minimum_free: free it, nothing is asked for"
+            )
+
+    def _ask_for(self, series: StoredSeries, ids: list[str]) -> int:
+        """Has instances sent; how many of them did not come. One series that cannot be sent keeps no other back."""
+        try:
+            self._orthanc.send(ids)
+        except PeerRefused as error:
+            log.warning("%s: series %s: %s", self._name, series.series_uid, error)
+        return len(self._missing(series))
 
     def _is_hopeless(self, series: StoredSeries, missing: int, tries: int) -> bool:
         if tries < _TRIES:

@@ -91,6 +91,11 @@ def test_lines_for_a_person(healthy: Any, capsys: pytest.CaptureFixture[str]) ->
     assert listener.endswith("; run `medpipe serve` or `medpipe listen`")
 
 
+def test_a_listener_that_anyone_may_call_is_noted(healthy: Any, rewrite: Any, doctor: Any) -> None:
+    _, checks = doctor(rewrite(listener={"host": "0.0.0.0", "calling": ["*"]}), "--quick")
+    assert (checks["callers"]["state"], "callers" in doctor(rewrite(), "--quick")[1]) == ("note", False)
+
+
 def test_a_site_that_was_never_set_up(site: Callable[..., Any], doctor: Any) -> None:
     made = site()
     code, checks = doctor(made.path, "--quick")
@@ -151,12 +156,12 @@ def test_a_full_disk_a_missing_gpu_and_a_missing_bundle(healthy: Any, rewrite: A
     code, checks = doctor(
         rewrite(
             site={"minimum_free": "900 TB"},
-            worker={"device": "cuda:99"},
+            worker={"device": "cuda:99", "scratch": str(healthy.root / "nowhere")},
             rules=[{**RULE, "bundle": "nothing-like-it"}],
         )
     )
     assert code == 1
-    for name in ("disk", "device", "bundle nothing-like-it"):
+    for name in ("disk", "scratch", "device", "bundle nothing-like-it"):
         assert checks[name]["state"] == "failed", checks[name]
     assert "site.minimum_free" in checks["disk"]["advice"]
 

@@ -28,26 +28,30 @@ def check_programs() -> Iterator[Check]:
 
 
 def check_disk(config: Config) -> Iterator[Check]:
-    root = config.site.root
+    """`site.root` and, where it lies elsewhere, `worker.scratch`: there, writable, with room."""
+    root, wanted = config.site.root, config.site.minimum_free
     if not root.is_dir():
         yield Check("disk", State.FAILED, f"{root} is not there", "run `medpipe init`, or correct site.root")
         return
-    try:
-        with tempfile.TemporaryFile(dir=root) as file:
-            file.write(b"medpipe")
-            os.fsync(file.fileno())
-    except OSError as error:
-        yield Check("disk", State.FAILED, f"{root}: {error.strerror}", "let the user of medpipe write there")
-        return
-    free, wanted = shutil.disk_usage(root).free, config.site.minimum_free
-    found = f"{root}: {size(free)} free, {file_system(root)}"
-    if free < wanted:
-        advice = f"free it: below site.minimum_free ({size(wanted)}) nothing is accepted"
-        yield Check("disk", State.FAILED, found, advice)
-    elif free < 2 * wanted:
-        yield Check("disk", State.NOTE, found, f"nothing is accepted any more below {size(wanted)}")
-    else:
-        yield Check("disk", State.OK, found)
+    places = {"disk": root} | ({"scratch": config.worker.scratch} if config.worker.scratch else {})
+    for name, folder in places.items():
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"medpipe")
+                os.fsync(file.fileno())
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            advice = "make the folder, and let the user of medpipe write there"
+            yield Check(name, State.FAILED, f"{folder}: {error.strerror}", advice)
+            continue
+        found = f"{folder}: {size(free)} free, {file_system(folder)}"
+        if free < wanted and folder == root:
+            advice = f"free it: below site.minimum_free ({size(wanted)}) nothing is accepted"
+            yield Check(name, State.FAILED, found, advice)
+        elif free < 2 * wanted:
+            yield Check(name, State.NOTE, found, f"free it before it falls below {size(wanted)}")
+        else:
+            yield Check(name, State.OK, found)
 
 
 def check_memory(config: Config) -> Iterator[Check]:

@@ -13,7 +13,7 @@ from local_orthanc import LocalOrthanc
 from local_process import LocalProcess, wait_until
 from pydicom import dcmread
 
-from medpipe.errors import PeerRefused, PeerUnreachable, UsageError
+from medpipe.errors import PeerRefused, PeerUnreachable, StorageError, UsageError
 from medpipe.identity import uid_from
 from workers.listener import Listener
 from workers.reconcile import _TRIES, Reconciled, Reconciler
@@ -155,6 +155,23 @@ def test_an_orthanc_that_does_not_know_us_says_what_to_do(
     stable(orthanc, 1)
     with pytest.raises(PeerRefused, match="add our listener to its DicomModalities"):
         reconciler.look()
+
+
+def test_a_full_disk_is_waited_for(
+    pacs: Any, orthanc: LocalOrthanc, reconciler: Reconciler, spots: Callable[..., Path]
+) -> None:
+    reconciler.look()
+    orthanc.upload(spots(7))
+    stable(orthanc, 1)
+    full = pacs.config.site.model_copy(update={"minimum_free": 10**18})
+    registry = Registry(pacs.config.site.database_url)
+    cramped = Reconciler(pacs.config.model_copy(update={"site": full}), "PACS", registry)
+    with Listener(pacs.config):
+        for _ in range(_TRIES + 1):
+            with pytest.raises(StorageError, match=r"site\.minimum_free"):
+                cramped.look()
+        assert reconciler.look().arrived == 1
+    registry.close()
 
 
 def test_only_one_process_reconciles_a_peer(pacs: Any, reconciler: Reconciler) -> None:
