@@ -1,7 +1,7 @@
-# make setup | run [ONCE=1] [SAMPLE=path] | test | check | bench | docs | lock
+# make setup | run [ONCE=1] [SAMPLE=path] | test | check | bench | docs | lock | sbom
 PYTHON := .venv/bin/python
 
-.PHONY: help setup run test check bench docs lock
+.PHONY: help setup run test check bench docs lock sbom
 
 help:
 	@echo "make setup   system packages, .venv, the project in it"
@@ -9,8 +9,9 @@ help:
 	@echo "make test    set-up, checks and all tests"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks, as one Markdown table"
-	@echo "make docs    write docs/commands.md from the commands' own help"
+	@echo "make docs    write docs/commands.md and docs/conformance.md from the code"
 	@echo "make lock    write constraints.txt from what is installed"
+	@echo "make sbom    the bill of materials (CycloneDX) and the licences, in build/"
 
 setup:
 	@deploy/setup.sh
@@ -32,6 +33,12 @@ bench: setup
 
 docs: setup
 	@$(PYTHON) -m medpipe.cli.reference docs/commands.md
+	@$(PYTHON) -m medpipe.cli.conformance docs/conformance.md
 
 lock: setup
 	@$(PYTHON) deploy/lock.py
+
+sbom: setup
+	@mkdir -p build
+	@$(PYTHON) deploy/sbom.py build/sbom.cdx.json
+	@$(PYTHON) deploy/sbom.py --licences > build/licences.md

@@ -159,6 +159,24 @@ class Results(Section):
     omit_empty_frames: bool = True
 
 
+class OrthancRest(Section):
+    """An Orthanc's REST interface, for `reconcile`; `modality` is our name in its DicomModalities."""
+
+    url: str
+    user: str = ""
+    password_file: Path | None = None
+    modality: str = Field(default="medpipe", pattern=r"^[A-Za-z0-9_.-]+$")
+    only: tuple[str, ...] = ()
+    every: float = Field(default=60, ge=1)
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^/@\s?#]+(/[^@\s?#]*)?", value):
+            raise ValueError("http(s)://host:port, with user and password_file as keys of their own")
+        return value.rstrip("/")
+
+
 class Peer(Section):
     ae_title: AETitle
     host: str
@@ -167,6 +185,7 @@ class Peer(Section):
     retrieve: Literal["get", "move"] = "get"
     dicomweb: str = ""
     timeout: float = Field(default=30, gt=0)
+    orthanc: OrthancRest | None = None
 
 
 class Range(Section):

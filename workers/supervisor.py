@@ -1,4 +1,5 @@
-"""`serve`: a small parent of the commands that systemd or compose would start on one machine: `listen` and `work`.
+"""`serve`: a small parent of the commands that systemd or compose would start on one machine: `listen`, `work` and,
+where an Orthanc's REST interface is known, `reconcile`.
 
 A child that dies is started again, later and later when it dies again and again. The parent holds no state.
 """
@@ -31,6 +32,7 @@ class Charge:
     """One child: the command's name, its process, when it may be started again."""
 
     name: str
+    options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     pause: float = 0.5
@@ -45,6 +47,8 @@ def run_supervisor(config: Config, config_file: Path, stop: threading.Event | No
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
     charges = [Charge("listen"), Charge("work")]
+    if any(peer.orthanc is not None for peer in config.peers.values()):
+        charges.append(Charge("reconcile", options=("--follow",)))
     try:
         while not stop.is_set():
             for charge in charges:
@@ -68,7 +72,7 @@ def _look_after(charge: Charge, config_file: Path) -> None:
         log.error("%s ended (status %d); started again in %.1f s", charge.name, code, charge.pause)
     if time.monotonic() >= charge.not_before:
         charge.started = time.monotonic()
-        charge.process = subprocess.Popen(_command(charge.name, config_file))
+        charge.process = subprocess.Popen([*_command(charge.name, config_file), *charge.options])
 
 
 def _command(name: str, config_file: Path) -> list[str]:

@@ -165,5 +165,15 @@ def _complain(error: BaseException, code: str, sentence: str) -> None:
 
 def load_commands() -> None:
     """Imports the modules whose import registers the commands, in the order in which `--help` lists them."""
-    for module in ("service", "processing", "reprocessing", "jobs", "explain", "models", "samples"):
+    for module in (
+        "service",
+        "doctor",
+        "processing",
+        "reprocessing",
+        "reconciling",
+        "jobs",
+        "explain",
+        "models",
+        "samples",
+    ):
         import_module(f"medpipe.cli.{module}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medpipe.cli.app import EXIT_FAILED, app, invocation
+from medpipe.cli.app import EXIT_FAILED, EXIT_PEER, app, invocation
 from medpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def check_destination_command(
         mark = "yes" if finding.offered else "NO " if finding.needed else "no "
         typer.echo(f"{mark}  {finding.name}: {finding.sentence}")
     if not report.usable:
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(EXIT_PEER if report.away else EXIT_FAILED)
 
 
 @contextmanager

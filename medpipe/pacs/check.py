@@ -15,7 +15,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from medpipe.config import Peer
-from medpipe.errors import MedpipeError
+from medpipe.errors import MedpipeError, PeerUnreachable
 from medpipe.pacs.network import association, peer_text, status_of
 from medpipe.pacs.syntaxes import COMPREHENSIVE_3D_SR, SEGMENTATION
 
@@ -32,8 +32,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class DestinationCheck:
+    """`away`: the peer did not answer at all, or not now."""
+
     peer: str
     findings: tuple[Finding, ...]
+    away: bool = False
 
     @property
     def usable(self) -> bool:
@@ -106,7 +109,8 @@ def check_destination(peer: Peer, calling_ae: str) -> DestinationCheck:
             else:
                 echo = Finding("C-ECHO", False, False, "not offered")
     except MedpipeError as error:
-        return DestinationCheck(peer_text(peer), (Finding("association", False, True, str(error)),))
+        refused = Finding("association", False, True, str(error))
+        return DestinationCheck(peer_text(peer), (refused,), isinstance(error, PeerUnreachable))
     findings = [
         Finding(name, uid in accepted, needed, good if uid in accepted else bad)
         for name, uid, needed, good, bad in SERVICES

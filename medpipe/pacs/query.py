@@ -18,7 +18,7 @@ from medpipe.identity import is_uid
 from medpipe.pacs.network import association, peer_text, status_of
 
 NOT_IMAGES = frozenset(
-    {"SEG", "SR", "KO", "PR", "RTSTRUCT", "RTDOSE", "RTPLAN", "DOC", "AU", "REG", "FID", "PLAN"}
+    {"SEG", "SR", "KO", "PR", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "DOC", "AU", "REG", "FID", "PLAN"}
 )
 """Modalities of series that hold no source images."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import local_orthanc
 from local_orthanc import AUTOROUTING, TEMPLATE, LocalOrthanc
+
+from medpipe.pacs import NOT_IMAGES
 
 HERE = Path(local_orthanc.__file__).parent
 
@@ -35,3 +38,8 @@ def test_the_instructions_name_every_key_that_matters():
     text = (HERE / "orthanc" / "README.md").read_text()
     for key in ("RegisteredUsers", "DicomCheckCalledAet", "StableAge", "Medpipe.Modalities", "TCP_NODELAY"):
         assert key in text
+
+
+def test_routing_and_reconciling_leave_out_the_same_series():
+    table = AUTOROUTING.read_text().split("local NOT_IMAGES = {")[1].split("}")[0]
+    assert set(re.findall(r"([A-Z]+) = true", table)) == NOT_IMAGES

@@ -39,6 +39,11 @@ def test_an_unknown_key_names_the_known_ones() -> None:
         ({"site": {"database": "mysql://x"}}, "site.database", "mysql"),
         ({"worker": {"device": "gpu"}}, "worker.device", "gpu"),
         (
+            {"peers": {"PACS": {**PEER, "orthanc": {"url": "http://me:secret@host:8042"}}}},
+            "peers.PACS.orthanc.url",
+            "user and password_file",
+        ),
+        (
             {"rules": [{"name": "a", "bundle": "b", "when": {"Rows": {"min": 5, "max": 1}}}]},
             "rules.0.when.Rows",
             "min",

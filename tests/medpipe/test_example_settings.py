@@ -1,31 +1,82 @@
-"""The example settings are valid, name every key, and show the defaults."""
+"""The example settings name every key there is, live or behind a "# ", are valid both ways, and show the defaults."""
 
+import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
-from medpipe.config import Config, Section, load_config
+import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "deploy" / "medpipe.example.toml"
+from medpipe.config import Config, Section, load_config, parse_config
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+EXAMPLE = DEPLOY / "medpipe.example.toml"
 
 
-def keys(section: type[Section]) -> set[str]:
-    return set(section.model_fields)
+def uncommented() -> dict[str, Any]:
+    """The example with every key and table that is off switched on."""
+    return tomllib.loads(re.sub(r"(?m)^# (?=\[[a-z[]|[a-z_]+ = )", "", EXAMPLE.read_text()))
 
 
-def test_the_example_is_valid_and_names_every_key() -> None:
-    config = load_config(EXAMPLE)
-    raw = tomllib.loads(EXAMPLE.read_text())
-    for name in ("site", "listener", "worker", "reading", "results"):
-        known = keys(type(getattr(config, name)))
-        commented = {key for key in known if f"# {key} =" in EXAMPLE.read_text()}
-        assert set(raw[name]) | commented == known, name
-    assert set(raw["peers"]["PACS"]) == keys(type(config.peers["PACS"]))
-    assert set(raw["rules"][0]) == keys(type(config.rules[0]))
+def sections_in(annotation: object) -> Iterator[type[Section]]:
+    """The tables that a key's type can hold: itself, or within a list, a mapping or an `X | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)
+
+
+def keys_of(section: type[Section], place: str = "") -> Iterator[str]:
+    """Every key there is, as `peers.*.orthanc.url`. The conditions of a rule are keys of the site's own."""
+    for name, field in section.model_fields.items():
+        inner = list(sections_in(field.annotation)) if name != "when" else []
+        many = "dict[" in str(field.annotation) and inner
+        if not inner:
+            yield f"{place}{name}"
+        for kind in inner:
+            yield from keys_of(kind, f"{place}{name}.*." if many else f"{place}{name}.")
+
+
+def keys_in(value: dict[str, Any], place: str = "") -> Iterator[str]:
+    for name, inner in value.items():
+        here = f"{place}{name}"
+        if place == "peers.":
+            here = "peers.*"
+        if isinstance(inner, list) and inner and isinstance(inner[0], dict):
+            inner = inner[0]
+        if isinstance(inner, dict) and name not in ("when", "users"):
+            yield from keys_in(inner, f"{here}.")
+        else:
+            yield here
+
+
+def test_every_key_there_is_is_in_the_example() -> None:
+    there_is, shown = set(keys_of(Config)), set(keys_in(uncommented()))
+    assert {"site.root", "peers.*.host", "peers.*.orthanc.url", "rules.when"} <= there_is
+    assert there_is - shown == set(), "keys that the example lacks"
+    assert shown - there_is == set(), "keys that there are no more"
+
+
+def test_the_example_is_valid_with_and_without_what_is_off() -> None:
+    assert load_config(EXAMPLE).rules[0].send == ("PACS",)
+    assert parse_config(uncommented()).peers["PACS"].orthanc is not None
 
 
 def test_the_example_shows_the_defaults() -> None:
     config, default = load_config(EXAMPLE), Config()
-    assert config.site == default.site
-    assert config.worker == default.worker
-    assert config.reading == default.reading
-    assert config.results == default.results
+    for name in Config.model_fields.keys() - {"listener", "peers", "rules"}:
+        assert getattr(config, name) == getattr(default, name), name
+
+
+def test_nearly_every_key_is_explained() -> None:
+    """A comment stands beside each key, unless the key above and its name say it all."""
+    lines = [line for line in EXAMPLE.read_text().splitlines() if re.match(r"(# )?[a-z_]+ = ", line)]
+    plain = {line.removeprefix("# ").split(" =")[0] for line in lines if "  # " not in line}
+    assert plain <= {"host", "port", "root", "password_file"}
+
+
+@pytest.mark.parametrize("name", ["medpipe.compose.toml"])
+def test_the_other_settings_that_ship_are_valid(name: str) -> None:
+    config = load_config(DEPLOY / name)
+    assert config.rules and all(rule.send for rule in config.rules)

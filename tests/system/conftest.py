@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,12 @@ def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
             self.socket.close()
 
     monkeypatch.setattr(AssociationSocket, "_shutdown_socket", shutdown_and_close)
+
+
+@pytest.fixture(autouse=True)
+def same_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener in this process points `tempfile` at its spool: the next test gets the old place back."""
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
 
 
 @pytest.fixture(scope="session")

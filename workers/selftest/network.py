@@ -1,0 +1,71 @@
+"""What the network answers: our listener, the peers, an Orthanc's REST interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from medpipe.config import Config, Peer
+from medpipe.errors import MedpipeError, PeerUnreachable
+from medpipe.pacs import DestinationCheck, check_destination, echo
+from medpipe.pacs.orthanc import Orthanc
+from workers.selftest.check import Check, State
+
+
+def check_listener(config: Config) -> Iterator[Check]:
+    ours = config.listener
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ours.host, ours.host)
+    calling = ours.ae_title if "*" in ours.calling else ours.calling[0] if ours.calling else ours.ae_title
+    address = f"{ours.ae_title} at {ours.host}:{ours.port}"
+    try:
+        echo(Peer(ae_title=ours.ae_title, host=host, port=ours.port, timeout=5), calling)
+    except PeerUnreachable:
+        yield Check(
+            "listener", State.NOTE, f"{address} does not answer", "run `medpipe serve` or `medpipe listen`"
+        )
+    except MedpipeError as error:
+        yield Check("listener", State.FAILED, str(error), "another program may have this port: listener.port")
+    else:
+        yield Check("listener", State.OK, f"{address} answers")
+    if "*" in ours.calling and ours.host not in ("127.0.0.1", "::1", "localhost"):
+        advice = 'name who may call: listener.calling = ["YOURPACS"]'
+        yield Check("callers", State.NOTE, f"anyone may store at {ours.host}", advice)
+
+
+def check_peer(config: Config, name: str, peer: Peer) -> Iterator[Check]:
+    """A C-ECHO, and whether it offers what its settings and rules ask of it."""
+    report = check_destination(peer, config.listener.ae_title)
+    said = {finding.name: finding for finding in report.findings}
+    label = f"peer {name}"
+    if not said["association"].offered:
+        state = State.AWAY if report.away else State.FAILED
+        advice = "check the peer's host, port and ae_title, its firewall, and that it knows our AE title"
+        yield Check(label, state, said["association"].sentence, advice)
+    else:
+        yield from _offers(config, name, peer, report)
+    if peer.orthanc is not None:
+        try:
+            title = Orthanc(peer.orthanc, peer.timeout).name()
+        except MedpipeError as error:
+            state = State.AWAY if isinstance(error, PeerUnreachable) else State.FAILED
+            yield Check(f"{label} REST", state, str(error), "without it nothing is reconciled")
+        else:
+            yield Check(f"{label} REST", State.OK, f"{title} answers at {peer.orthanc.url}")
+
+
+def _offers(config: Config, name: str, peer: Peer, report: DestinationCheck) -> Iterator[Check]:
+    is_destination = any(name in rule.send for rule in config.rules)
+    asked = {
+        "SEG": is_destination and config.results.seg,
+        "SR": is_destination and config.results.sr,
+        "storage commitment": peer.commitment,
+        "C-FIND": True,
+        "C-GET": peer.retrieve == "get",
+        "C-MOVE": peer.retrieve == "move",
+    }
+    lacking = [f for f in report.findings if not f.offered and asked.get(f.name, False)]
+    for finding in lacking:
+        state = State.FAILED if finding.needed else State.NOTE
+        yield Check(f"peer {name}", state, f"does not offer {finding.name}", finding.sentence)
+    if not lacking:
+        offered = [f.name for f in report.findings if f.offered and f.name != "association"]
+        yield Check(f"peer {name}", State.OK, f"{report.peer} offers {', '.join(offered)}")
