@@ -105,10 +105,13 @@ def write_config(path: Path, folder: Path, listener_port: int, orthanc: LocalOrt
                 "host": orthanc.host,
                 "port": orthanc.dicom_port,
                 "commitment": True,
+                "dicomweb": orthanc.dicomweb,
             }
         },
+        "review": {"port": free_port()},
         "rules": rules,
     }
+    path.touch(mode=0o600)  # it holds the demo PACS's password
     path.write_text(tomli_w.dumps(settings))
 
 

@@ -1,4 +1,4 @@
-"""`serve`: a small parent of the commands that systemd or compose would start on one machine: `listen` and `work`.
+"""`serve`: a small parent of what systemd or compose would start on one machine: `listen`, `work`, `review`.
 
 A child that dies is started again, later and later when it dies again and again. The parent holds no state.
 """
@@ -45,6 +45,8 @@ def run_supervisor(config: Config, config_file: Path, stop: threading.Event | No
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
     charges = [Charge("listen"), Charge("work")]
+    if config.review is not None:
+        charges.append(Charge("review"))
     try:
         while not stop.is_set():
             for charge in charges:
