@@ -143,5 +143,5 @@ def test_a_port_that_is_taken_is_one_clear_line(configure):
 
 def test_a_certificate_that_is_not_there_is_one_clear_line(configure, tmp_path):
     files = {"certificate": str(tmp_path / "no.pem"), "private_key": str(tmp_path / "no.key")}
-    with pytest.raises(ConfigError, match="review.certificate"):
+    with pytest.raises(ConfigError, match=r"review\.certificate"):
         run_review(configure(**files))
