@@ -66,6 +66,27 @@ def serve() -> None:
 
 
 @app.command()
+def listen() -> None:
+    """Run the DICOM listener."""
+    from workers.listener import run_listener
+
+    run_listener(invocation.site_config()[0])
+
+
+@app.command()
+def work(
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop when no job is left.")] = False,
+) -> None:
+    """Run one worker.
+
+    It settles studies, runs the networks, sends results and has them confirmed.
+    """
+    from workers.work import run_worker
+
+    run_worker(invocation.site_config()[0], until_idle=until_idle)
+
+
+@app.command()
 def review() -> None:
     """Run the pages for a browser.
 
@@ -114,24 +135,3 @@ def hash_password_command() -> None:
     if len(password) < 8:
         raise UsageError("a password has at least 8 characters")
     typer.echo(hash_password(password))
-
-
-@app.command()
-def listen() -> None:
-    """Run the DICOM listener."""
-    from workers.listener import run_listener
-
-    run_listener(invocation.site_config()[0])
-
-
-@app.command()
-def work(
-    until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop when no job is left.")] = False,
-) -> None:
-    """Run one worker.
-
-    It settles studies, runs the networks, sends results and has them confirmed.
-    """
-    from workers.work import run_worker
-
-    run_worker(invocation.site_config()[0], until_idle=until_idle)

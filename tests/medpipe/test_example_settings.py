@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from medpipe.config import Config, Section, load_config
+from medpipe.config import Config, Review, Section, load_config
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "medpipe.example.toml"
 
@@ -15,7 +15,7 @@ def keys(section: type[Section]) -> set[str]:
 def test_the_example_is_valid_and_names_every_key() -> None:
     config = load_config(EXAMPLE)
     raw = tomllib.loads(EXAMPLE.read_text())
-    for name in ("site", "listener", "worker", "reading", "results"):
+    for name in ("site", "listener", "worker", "reading", "results", "review"):
         known = keys(type(getattr(config, name)))
         commented = {key for key in known if f"# {key} =" in EXAMPLE.read_text()}
         assert set(raw[name]) | commented == known, name
@@ -29,3 +29,4 @@ def test_the_example_shows_the_defaults() -> None:
     assert config.worker == default.worker
     assert config.reading == default.reading
     assert config.results == default.results
+    assert config.review == Review()
