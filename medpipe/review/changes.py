@@ -62,8 +62,6 @@ class Changes:
                 woken = self._woken
                 with anyio.move_on_after(_BREATH_SECONDS):
                     await woken.wait()
-                if self._ended:
-                    return
                 yield "event: changed\ndata: {}\n\n" if woken.is_set() else ": still here\n\n"
         finally:
             self._pages -= 1

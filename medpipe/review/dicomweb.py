@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import anyio.to_thread
 import httpx2
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from medpipe.config import Peer
-from medpipe.review.metadata import placed, without_patient_id
+from medpipe.review.metadata import placed, rerouted, without_patient_id
 
 log = logging.getLogger(__name__)
 
@@ -81,31 +82,28 @@ class Proxy:
         path = request.path_params["path"]
         if _PATHS.fullmatch(path) is None or not _plain(request):
             raise HTTPException(404, "not a reading DICOMweb request by UIDs")
+        answer = await self._ask(path, request)
+        if answer.status_code == 200 and path == "studies":
+            return await _changed(answer, without_patient_id)
+        if answer.status_code == 200 and path.endswith("/metadata"):
+            ours = f"{request.base_url}dicom-web"
+            return await _changed(answer, lambda body: placed(rerouted(body, ours)))
+        kept = {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
+        return StreamingResponse(_body(answer), answer.status_code, kept | _NOT_STORED)
+
+    async def _ask(self, path: str, request: Request) -> httpx2.Response:
+        """The PACS's answer, its body not read yet. Raises HTTPException 502 or 504."""
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
-        headers["accept-encoding"] = "identity"
-        headers["host"] = request.headers["host"]  # Orthanc writes the addresses of bulk data with it
-        headers["x-forwarded-proto"] = request.url.scheme
-        asked = self.client.build_request(
-            "GET", f"{self.base}/{path}", params=request.query_params.multi_items(), headers=headers
-        )
-        try:
+        headers["accept-encoding"] = "identity"  # the body is passed on as it comes
+        query = httpx2.QueryParams(tuple(request.query_params.multi_items()))
+        asked = self.client.build_request("GET", f"{self.base}/{path}", params=query, headers=headers)
+        with _pacs_errors():
             answer = await self.client.send(asked, stream=True)
-            change = (
-                without_patient_id if path == "studies" else placed if path.endswith("/metadata") else None
-            )
-            if change is not None and answer.status_code == 200:
-                return await _changed(answer, change)
-        except httpx2.TimeoutException as error:
-            raise HTTPException(504, "the PACS did not answer in time") from error
-        except httpx2.HTTPError as error:
-            log.warning("DICOMweb of the PACS: %s", type(error).__name__)
-            raise HTTPException(502, "the PACS does not answer") from error
-        if answer.status_code in (401, 403):
+        if answer.status_code in (401, 403):  # ours to mend, nothing that a reader could sign in to
             await answer.aclose()
             log.error("DICOMweb of the PACS refuses our credentials (HTTP %d)", answer.status_code)
             raise HTTPException(502, "the PACS refuses our credentials")
-        kept = {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
-        return StreamingResponse(_body(answer), answer.status_code, kept | _NOT_STORED)
+        return answer
 
 
 _JSON = {"accept": "application/dicom+json"}
@@ -113,8 +111,6 @@ _NOT_STORED = {"cache-control": "no-store"}
 
 
 def _credentials(url: str) -> tuple[str, str]:
-    from urllib.parse import unquote
-
     parts = urlsplit(url)
     return unquote(parts.username or ""), unquote(parts.password or "")
 
@@ -139,16 +135,29 @@ async def _body(answer: httpx2.Response) -> AsyncIterator[bytes]:
 
 
 async def _changed(answer: httpx2.Response, change: Callable[[bytes], bytes]) -> Response:
-    blocks, size = [], 0
-    async for block in _body(answer):
-        blocks.append(block)
-        size += len(block)
-        if size > _LARGEST_JSON:
-            raise HTTPException(502, "the PACS's answer is too large")
-    body, kind = b"".join(blocks), answer.headers.get("content-type", "application/dicom+json")
-    if "json" in kind:
-        try:
-            body = await anyio.to_thread.run_sync(change, body)
-        except (ValueError, AttributeError, TypeError) as error:
-            raise HTTPException(502, "the PACS's answer is no DICOM JSON") from error
-    return Response(body, 200, _NOT_STORED, kind)
+    """A JSON answer, read whole and changed. Raises HTTPException 502 where it is too large or no DICOM JSON."""
+    body = bytearray()
+    with _pacs_errors():
+        async for block in _body(answer):
+            body += block
+            if len(body) > _LARGEST_JSON:
+                raise HTTPException(502, "the PACS's answer is too large")
+    kind = answer.headers.get("content-type", "application/dicom+json")
+    if "json" not in kind:
+        raise HTTPException(502, "the PACS's answer is no DICOM JSON")
+    try:
+        changed = await anyio.to_thread.run_sync(change, bytes(body))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise HTTPException(502, "the PACS's answer is no DICOM JSON") from error
+    return Response(changed, 200, _NOT_STORED, kind)
+
+
+@contextmanager
+def _pacs_errors() -> Iterator[None]:
+    try:
+        yield
+    except httpx2.TimeoutException as error:
+        raise HTTPException(504, "the PACS did not answer in time") from error
+    except httpx2.HTTPError as error:
+        log.warning("DICOMweb of the PACS: %s", type(error).__name__)
+        raise HTTPException(502, "the PACS does not answer") from error

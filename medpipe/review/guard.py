@@ -18,6 +18,8 @@ SIGN_IN = "/app/sign-in"
 _OPEN = {"/healthz", "/readyz", SIGN_IN}
 _OPEN_FOLDER = "/app/static/"
 _DATA = ("/api/", "/dicom-web/")
+_PASSED_ON = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"}
+"""Headers of a proxy: who is behind it is not this machine."""
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -63,7 +65,8 @@ class Guard:
         """What is answered instead of the page, None where the page may be seen."""
         if self.sessions is None:
             scope["user"] = None
-            if _is_own_name(Headers(scope=scope).get("host", "")):
+            headers = Headers(scope=scope)
+            if _is_own_name(headers.get("host", "")) and not _PASSED_ON & set(headers):
                 return None
             return PlainTextResponse(
                 "no sign-in is set up: only addresses of this machine are answered\n", 421

@@ -103,6 +103,10 @@ def test_without_users_no_other_name_is(browser, host):
     assert browser().get("/dicom-web/studies", headers={"host": host}).status_code == 421
 
 
+def test_without_users_nobody_behind_a_proxy_is_answered(browser):
+    assert browser().get("/app", headers={"x-forwarded-for": "10.0.0.5"}).status_code == 421
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "review.example"])
 def test_another_address_needs_users(host):
     with pytest.raises(ConfigError, match="users is empty: add users") as caught:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from medpipe.bundle import find_bundle
 from medpipe.config import Reading
@@ -29,19 +29,20 @@ def predicted(image, bundle, truth):
 
 @pytest.fixture
 def segmented(orthanc, tmp_path):
-    """`segmented(kind, bundle)`: a drawn study and the segmentation of its truth in the PACS; (image, truth, link)."""
+    """`segmented(files, truth, bundle)`: a study and the segmentation of its truth in the PACS.
 
-    def make(kind, bundle_id, **options):
-        study = write_study(kind, tmp_path / kind, seed=3, **options)
-        truth = read_truth(study.truth)
+    Gives the image, the truth by class name, and the address that opens both.
+    """
+
+    def make(files, truth, bundle_id):
+        bundle = find_bundle(bundle_id, ())
         with GuardedReader(Reading(), uid_root="2.25") as reader:
-            (image,) = reader.assemble(study.files, tmp_path / "scratch").images
-            bundle = find_bundle(bundle_id, ())
+            (image,) = reader.assemble(files, tmp_path / "scratch").images
             made = build_seg(predicted(image, bundle, truth), bundle, ResultOptions())
         result = tmp_path / "result.seg.dcm"
         result.write_bytes(made.content)
-        for path in (*study.files, result):
-            orthanc.upload(Path(path))
+        for path in (*files, result):
+            orthanc.upload(path)
         names = [spec.name for spec in bundle.classes]
         link = with_segmentation(image.study_uid, image.series_uid, made.series_instance_uid)
         return image, dict(zip(names, truth, strict=True)), link
@@ -49,8 +50,38 @@ def segmented(orthanc, tmp_path):
     return make
 
 
-def test_a_photographs_lesions_lie_at_their_places_in_their_colours(segmented, start_site, reader):
-    _, truth, link = segmented("fundus", "fundus-lesions", width=1072, height=712)
+def draw_mammogram(path):
+    """A breast with one mass; of a frame of reference, but without a position in it, as mammograms are."""
+    rows, columns = 900, 700
+    y, x = np.mgrid[:rows, :columns]
+    mass = np.hypot(y - 400, x - 200) < 40
+    picture = (np.hypot(y - 450, x / 1.2) < 400) * 1200 + mass * 900
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.1.2", "MG"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.7001", "2.25.7002"
+    dataset.SOPInstanceUID, dataset.FrameOfReferenceUID = "2.25.7003", "2.25.7004"
+    dataset.PatientName, dataset.PatientID, dataset.PatientSex = "Sample^Mammogram", "SAMPLE-MG", "F"
+    dataset.StudyDate = dataset.ContentDate = "20240229"
+    dataset.StudyTime = dataset.ContentTime = "101500"
+    dataset.PatientBirthDate = dataset.AccessionNumber = dataset.ReferringPhysicianName = dataset.StudyID = ""
+    dataset.PositionReferenceIndicator, dataset.Manufacturer = "", "drawing"
+    dataset.PatientOrientation, dataset.ImageLaterality, dataset.ViewPosition = ["A", "R"], "R", "CC"
+    dataset.ImageType, dataset.ImagerPixelSpacing = ["ORIGINAL", "PRIMARY"], [0.1, 0.1]
+    dataset.SeriesNumber = dataset.InstanceNumber = 1
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = rows, columns, 1
+    dataset.PhotometricInterpretation, dataset.PixelRepresentation = "MONOCHROME2", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.WindowCenter, dataset.WindowWidth = 1000, 2000
+    dataset.PixelData = picture.astype(np.uint16).tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return mass[None, None]
+
+
+def test_a_photographs_lesions_lie_at_their_places_in_their_colours(segmented, start_site, reader, tmp_path):
+    study = write_study("fundus", tmp_path, seed=3, width=1072, height=712)
+    _, truth, link = segmented(study.files, read_truth(study.truth), "fundus-lesions")
     reader.page.goto(start_site("review").origin + link)
     reader.wait_for_segment("Hard exudates")
     overlay, picture = reader.overlay()
@@ -68,8 +99,11 @@ def test_a_photographs_lesions_lie_at_their_places_in_their_colours(segmented, s
         assert wrong == [], f"{name} is drawn in the colour of {wrong}"
 
 
-def test_a_volumes_lesions_lie_at_their_places_on_the_slice_that_is_shown(segmented, start_site, reader):
-    image, truth, link = segmented("ct", "phantom")
+def test_a_volumes_lesions_lie_at_their_places_on_the_slice_that_is_shown(
+    segmented, start_site, reader, tmp_path
+):
+    study = write_study("ct", tmp_path, seed=3)
+    image, truth, link = segmented(study.files, read_truth(study.truth), "phantom")
     reader.page.goto(start_site("review").origin + link)
     (name,) = truth
     reader.wait_for_segment(name)
@@ -81,3 +115,13 @@ def test_a_volumes_lesions_lie_at_their_places_on_the_slice_that_is_shown(segmen
     assert truth[name][k].any()  # it jumps to a slice with a lesion
     overlay, _ = reader.overlay()
     reader.agree(overlay, reader.on_screen(truth[name][k], overlay.shape))
+
+
+def test_a_mammograms_lesion_lies_at_its_place(segmented, start_site, reader, tmp_path):
+    path = tmp_path / "mammogram.dcm"
+    _, truth, link = segmented([path], draw_mammogram(path), "phantom-2d")
+    reader.page.goto(start_site("review").origin + link)
+    (name,) = truth
+    reader.wait_for_segment(name)
+    overlay, _ = reader.overlay()
+    reader.agree(overlay, reader.on_screen(truth[name][0], overlay.shape))
