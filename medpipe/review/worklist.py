@@ -104,7 +104,8 @@ class Worklist:
         query = sa.select(study).order_by(study.c.last_at.desc(), study.c.study_uid).limit(limit)
         if group is not None:
             states = [state.value for state in GROUPS[group]]
-            concerned: sa.ColumnElement[bool] = study.c.study_uid.in_(sa.select(job.c.study_uid).where(job.c.state.in_(states)))
+            with_job = sa.select(job.c.study_uid).where(job.c.state.in_(states))
+            concerned: sa.ColumnElement[bool] = study.c.study_uid.in_(with_job)
             if group == "under way":
                 concerned = sa.or_(concerned, study.c.settled < study.c.generation)
             query = query.where(concerned)

@@ -6,6 +6,7 @@ const form = document.querySelector('form[data-live]');
 const place = document.getElementById(form.dataset.live);
 const sign = form.querySelector('.live');
 let asked = 0;
+let shown = '';
 
 async function refresh() {
   const number = ++asked;
@@ -14,8 +15,11 @@ async function refresh() {
   if (!answer.ok) return say('The server cannot answer now');
   const text = await answer.text();
   if (number !== asked) return; // a later answer has come before this one
-  place.innerHTML = text;
-  localTimes(place);
+  if (text !== shown) { // who is about to click, or reads, is not disturbed for nothing
+    shown = text;
+    place.innerHTML = text;
+    localTimes(place);
+  }
   say('up to date');
 }
 
@@ -38,7 +42,16 @@ form.addEventListener('submit', event => {
   refresh();
 });
 
+/* A browser holds six connections to one place at most: a page that nobody sees gives its one back. */
+let events;
+function connect() {
+  if (events) events.close();
+  if (document.hidden) return;
+  events = new EventSource('/api/events');
+  events.addEventListener('changed', () => refresh().catch(() => say('not connected')));
+  events.onerror = () => say('not connected');
+}
+
 localTimes(document);
-const events = new EventSource('/api/events');
-events.addEventListener('changed', () => refresh().catch(() => say('not connected')));
-events.onerror = () => say('not connected');
+document.addEventListener('visibilitychange', connect);
+connect();

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
 from medpipe.review.words import GROUPS, STATES, plain_reason
 from workers.spool import Sidecar
-from workers.tables import JobState
+from workers.tables import JobState, result
 
 
 @pytest.fixture
@@ -104,6 +105,14 @@ def test_only_the_newest_job_of_a_bundle_counts(case, lines):
     other = case(bundle="phantom", delivered=None).save()
     jobs = {job["bundle"]: job["job"] for job in lines()[0]["study"]["jobs"]}
     assert jobs == {"fundus-lesions": newest, "phantom": other}
+
+
+def test_a_result_that_was_replaced_is_not_shown(case, lines, registry):
+    number = case().save()
+    with registry.begin() as connection:
+        connection.execute(sa.update(result).where(result.c.job == number).values(superseded_by="another"))
+    (job,) = lines()[0]["study"]["jobs"]
+    assert job["results"] == [] and not job["pictures"][0]["has_segmentation"]
 
 
 def test_a_study_that_is_arriving_is_shown(registry, lines, browser):
