@@ -18,6 +18,7 @@ SETTINGS = Path(__file__).parent / "static" / "app-config.js"
 
 _HASHED = re.compile(r"(\.bundle\.[0-9a-f]{16}\.js|^[0-9a-f]{16}\.(wasm|woff2))$")
 _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+_OURS = ("app/", "api/", "metrics")
 _FOR_GOOD = "public, max-age=31536000, immutable"
 _TYPES = {".wasm": "application/wasm", ".js": "text/javascript", ".woff2": "font/woff2"}
 
@@ -41,7 +42,7 @@ class Viewer:
         if name == "app-config.js":
             return FileResponse(SETTINGS, headers={"cache-control": "no-cache"}, media_type="text/javascript")
         if name not in self._files:
-            if "." in name.rpartition("/")[2]:
+            if "." in name.rpartition("/")[2] or name.startswith(_OURS):
                 raise HTTPException(404)
             name = "index.html"
         return self._file(name, request)

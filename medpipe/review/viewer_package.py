@@ -62,7 +62,9 @@ def fetch(folder: Path, package: Path | None = None) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         new.replace(folder)
     except OSError as error:
-        raise StorageError(f"{folder}: the viewer cannot be written ({error.strerror})") from error
+        raise StorageError(
+            f"{folder}: the viewer cannot be written ({error.strerror}); review.viewer names another folder"
+        ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder

@@ -127,7 +127,10 @@ def test_the_viewers_settings_are_ours(browser):
     assert "wadoRoot: '/dicom-web'" in text and "showStudyList: false" in text
 
 
-@pytest.mark.parametrize("path", ["/missing.js", "/.complete", "/../medpipe.toml", "/%2e%2e/medpipe.toml"])
+@pytest.mark.parametrize(
+    "path",
+    ["/app/nothing", "/api/nothing", "/missing.js", "/.complete", "/../medpipe.toml", "/%2e%2e/medpipe.toml"],
+)
 def test_what_was_not_fetched_is_not_there(browser, path):
     assert browser().get(path).status_code == 404
 
