@@ -24,9 +24,10 @@ window.config = {
   whiteLabeling: {
     createLogoComponentFn: React =>
       React.createElement(
-        'a',
-        { href: '/app', title: 'Back to the worklist', style: { color: '#9ccef9', padding: '0 12px' } },
-        '\u2039 Worklist'
+        'span',
+        { style: { whiteSpace: 'nowrap', padding: '0 12px' } },
+        React.createElement('a', { href: '/app', style: { color: '#9ccef9' } }, '\u2039 Worklist'),
+        React.createElement('span', { style: { color: '#f0b849', marginLeft: '14px', fontSize: '13px' } }, 'AI, not reviewed')
       ),
   },
   defaultDataSourceName: 'pacs',
