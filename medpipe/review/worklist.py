@@ -104,7 +104,7 @@ class Worklist:
         query = sa.select(study).order_by(study.c.last_at.desc(), study.c.study_uid).limit(limit)
         if group is not None:
             states = [state.value for state in GROUPS[group]]
-            with_job = sa.select(job.c.study_uid).where(job.c.state.in_(states))
+            with_job = sa.select(job.c.study_uid).where(job.c.state.in_(states), ~_replaced())
             concerned: sa.ColumnElement[bool] = study.c.study_uid.in_(with_job)
             if group == "under way":
                 concerned = sa.or_(concerned, study.c.settled < study.c.generation)
@@ -153,12 +153,10 @@ class Worklist:
         return found
 
     def _jobs(self, connection: Connection, uids: Sequence[str]) -> dict[str, list[Job]]:
-        """The newest job of each bundle by study."""
-        order = (job.c.created_at.desc(), job.c.id)
-        newest: dict[tuple[str, str], Row[Any]] = {}
-        for row in connection.execute(sa.select(job).where(job.c.study_uid.in_(uids)).order_by(*order)):
-            newest.setdefault((row.study_uid, row.bundle), row)
-        ids = [row.id for row in newest.values()]
+        """The jobs that no newer one has replaced, by study."""
+        query = sa.select(job).where(job.c.study_uid.in_(uids), ~_replaced())
+        newest = connection.execute(query.order_by(job.c.created_at.desc(), job.c.id)).all()
+        ids = [row.id for row in newest]
         pictures = _grouped(connection.execute(
             sa.select(image).where(image.c.job.in_(ids)).order_by(image.c.job, image.c.number)
         ))  # fmt: skip
@@ -169,7 +167,7 @@ class Worklist:
             .order_by(result.c.file, delivery.c.destination)
         ))  # fmt: skip
         by_study: dict[str, list[Job]] = defaultdict(list)
-        for row in newest.values():
+        for row in newest:
             by_study[row.study_uid].append(self._job(row, pictures[row.id], results[row.id]))
         return by_study
 
@@ -231,6 +229,19 @@ class Worklist:
             link=link,
             has_segmentation=link is not None and segmentation is not None,
         )
+
+
+def _replaced() -> sa.ColumnElement[bool]:
+    """Whether a newer job of the same study stands for a job: one for its bundle, or, for "no rule", one for any."""
+    newer = job.alias("newer")
+    return sa.exists().where(
+        newer.c.study_uid == job.c.study_uid,
+        sa.or_(newer.c.bundle == job.c.bundle, job.c.bundle == ""),
+        sa.or_(
+            newer.c.created_at > job.c.created_at,
+            sa.and_(newer.c.created_at == job.c.created_at, newer.c.id < job.c.id),
+        ),
+    )
 
 
 def _grouped(rows: Iterable[Row[Any]]) -> dict[str, list[Row[Any]]]:

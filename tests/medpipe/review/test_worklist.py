@@ -107,6 +107,19 @@ def test_only_the_newest_job_of_a_bundle_counts(case, lines):
     assert jobs == {"fundus-lesions": newest, "phantom": other}
 
 
+def test_what_a_newer_job_has_mended_is_not_listed_as_failed(case, lines):
+    case(content="older", planned=1.0, delivered=None, state=JobState.FAILED, reason="boom").save()
+    case(content="newer", planned=2.0).save()
+    assert lines(group="failed") == [] and len(lines(group="done")) == 1
+
+
+def test_that_no_rule_wanted_it_is_not_said_of_a_study_that_one_wants_now(case, lines):
+    case(bundle="", planned=1.0, delivered=None, state=JobState.IGNORED, lesions={}).save()
+    assert lines()[0]["study"]["jobs"][0]["words"] == "Not analysed: no rule asks for it"
+    case(planned=2.0).save()
+    assert [job["bundle"] for job in lines()[0]["study"]["jobs"]] == ["fundus-lesions"]
+
+
 def test_a_result_that_was_replaced_is_not_shown(case, lines, registry):
     number = case().save()
     with registry.begin() as connection:
