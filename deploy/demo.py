@@ -1,20 +1,22 @@
 """The demo behind `make run`: a modality sends a study to a PACS, the PACS routes it to medpipe, the result comes back.
 
-All of it is real: Orthanc with the auto-routing script that a hospital would install, medpipe's listener and worker
-under `medpipe serve`, DCMTK's storescu as the modality. Everything runs on free ports of the loopback, keeps its files
-under .demo/, and is stopped by process id on Ctrl-C.
+All of it is real: Orthanc with the auto-routing script that a hospital would install, medpipe's listener, worker and
+review under `medpipe serve`, DCMTK's storescu as the modality. Everything runs on free ports of the loopback, keeps
+its files under .demo/, and is stopped by process id on Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +53,7 @@ class Demo:
     listener_port: int
     serve: LocalProcess
     config: Path
+    review: str
     seconds: dict[str, float] = field(default_factory=dict)
 
     def stop(self) -> None:
@@ -77,7 +80,9 @@ def own_folder() -> Path:
     return folder
 
 
-def write_config(path: Path, folder: Path, listener_port: int, orthanc: LocalOrthanc) -> None:
+def write_config(
+    path: Path, folder: Path, listener_port: int, orthanc: LocalOrthanc, review_port: int
+) -> None:
     """A medpipe.toml as a hospital would write it, with short times and one rule per bundle that ships."""
     from medpipe.bundle import available_bundles
 
@@ -105,10 +110,13 @@ def write_config(path: Path, folder: Path, listener_port: int, orthanc: LocalOrt
                 "host": orthanc.host,
                 "port": orthanc.dicom_port,
                 "commitment": True,
+                "dicomweb": orthanc.dicomweb,
             }
         },
+        "review": {"port": review_port},
         "rules": rules,
     }
+    path.touch(mode=0o600)  # it holds the demo PACS's password
     path.write_text(tomli_w.dumps(settings))
 
 
@@ -132,18 +140,21 @@ def start(folder: Path) -> Demo:
     serve = LocalProcess(
         "medpipe serve", [MEDPIPE, "--config", config, "serve"], folder / "medpipe.log", folder=folder
     )
-    demo = Demo(folder, orthanc, listener_port, serve, config)
+    review_port = free_port()
+    demo = Demo(folder, orthanc, listener_port, serve, config, f"http://127.0.0.1:{review_port}")
     begin = time.monotonic()
     try:
         orthanc.start()
         console.print(
             f"PACS       Orthanc, {orthanc.ae_title} on port {orthanc.dicom_port}, web {orthanc.url}"
         )
-        write_config(config, folder, listener_port, orthanc)
+        write_config(config, folder, listener_port, orthanc, review_port)
         initialise(config)
         serve.start()
         serve.wait_ready(lambda: listens(listener_port, orthanc.ae_title), 120)
         console.print(f"medpipe    {LISTENER_AE} on port {listener_port}, settings {shown(config)}")
+        serve.wait_ready(lambda: get(demo.review, "/readyz") is not None, 120)
+        console.print(f"review     {demo.review}/app")
     except BaseException:
         demo.stop()
         raise
@@ -168,6 +179,16 @@ def listens(port: int, calling_ae: str) -> bool:
     except MedpipeError:
         return False
     return True
+
+
+def get(origin: str, path: str) -> Any:
+    """A JSON answer of the review, None where it does not answer so."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+    try:
+        with opener.open(origin + path, timeout=10) as answer:
+            return json.load(answer)
+    except (OSError, ValueError):
+        return None
 
 
 def shown(path: Path) -> str:
@@ -294,7 +315,7 @@ def run(sample: Path | None, once: bool, timeout: float) -> int:
             found = results_in_pacs(demo, studies, jobs)
             show(console, files, jobs, found, demo.seconds)
             if not once:
-                serve_until_interrupted(demo)
+                serve_until_interrupted(demo, studies)
     except (DemoError, StartError) as error:
         console.print(f"[bold red]demo failed[/bold red]: {escape(str(error))}", soft_wrap=True)
         console.print(f"logs and files: {shown(folder)}")
@@ -306,11 +327,15 @@ def run(sample: Path | None, once: bool, timeout: float) -> int:
     return 0
 
 
-def serve_until_interrupted(demo: Demo) -> None:
+def serve_until_interrupted(demo: Demo, studies: Sequence[str]) -> None:
     """Prints the addresses and waits for Ctrl-C or SIGTERM. Raises DemoError when a server ends by itself."""
     orthanc = demo.orthanc
     send = f"storescu -aet {MODALITY_AE} -aec {orthanc.ae_title} {orthanc.host} {orthanc.dicom_port} FILE"
+    pictures = [get(demo.review, f"/api/studies/{study}") for study in studies]
+    links = [demo.review + one["study"]["link"] for one in pictures if one and one["study"]["link"]]
     for name, address in {
+        "worklist": f"{demo.review}/app",
+        "the result": "\n".join(links) or "(no viewer here: medpipe fetch-viewer installs it)",
         "PACS, web": f"{orthanc.url}/app/explorer.html (user {orthanc.user}, password {orthanc.password})",
         "PACS, DICOM": send,
         "medpipe's jobs": f"{shown(MEDPIPE)} --config {shown(demo.config)} status",

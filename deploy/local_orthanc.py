@@ -72,6 +72,11 @@ class LocalOrthanc:
         return f"http://{self.host}:{self.http_port}"
 
     @property
+    def dicomweb(self) -> str:
+        """Its DICOMweb with the password in it, as `peers.PACS.dicomweb` wants it."""
+        return f"http://{self.user}:{self.password}@{self.host}:{self.http_port}/dicom-web"
+
+    @property
     def log(self) -> Path:
         return self.folder / "orthanc.log"
 

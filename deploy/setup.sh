@@ -13,12 +13,14 @@ die() { say "$*"; exit 1; }
 
 stamp=.venv/.medpipe-setup
 fingerprint() {
-  { cat pyproject.toml constraints.txt deploy/build-constraints.txt deploy/setup.sh; pwd; } | sha256sum | cut -d' ' -f1
+  { cat pyproject.toml constraints.txt deploy/build-constraints.txt deploy/setup.sh medpipe/review/viewer_package.py
+    pwd; } | sha256sum | cut -d' ' -f1
 }
 
 # Programs by the Debian package that brings them.
 programs=(
   "orthanc:Orthanc" "dcmtk:storescu" "dicom3tools:dciodvfy" "g++:g++" "make:make" "util-linux:setpriv"
+  "chromium:chromium"
 )
 has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 
@@ -113,6 +115,13 @@ say "installing medpipe and what it needs (2 to 5 minutes; pydensecrf2 is compil
 "${pip[@]}" install --constraint constraints.txt --build-constraint deploy/build-constraints.txt \
   --editable . --group test --group check
 .venv/bin/python -m pip --disable-pip-version-check check --quiet >&2 || die "the installed packages contradict each other"
+
+say "installing the viewer (50 MB, where it is not there yet)"
+if ! .venv/bin/python deploy/fetch_viewer.py; then
+  [ "${CI:-}" != true ] || die "the viewer could not be fetched"
+  say "going on without the viewer: no pictures in the browser; the next set-up tries again"
+  exit 0
+fi
 
 fingerprint >"$stamp"
 say "done: .venv/bin/medpipe"

@@ -6,8 +6,10 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
     BaseModel,
@@ -187,6 +189,68 @@ class Peer(Section):
     timeout: float = Field(default=30, gt=0)
     orthanc: OrthancRest | None = None
 
+    @field_validator("dicomweb")
+    @classmethod
+    def _dicomweb(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            parts = urlsplit(value)
+            sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            sound = False
+        if not sound or parts.query or parts.fragment:
+            raise ValueError(
+                "http(s)://host:port/dicom-web, with user:password@ before the host where needed"
+            )
+        return value.rstrip("/")
+
+
+class Review(Section):
+    """The doctor's pages. `users`: name -> what `medpipe hash-password` prints."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    pacs: str = ""
+    users: dict[Name, str] = Field(default_factory=dict)
+    session_hours: float = Field(default=8, gt=0, le=24 * 7)
+    certificate: Path | None = None
+    private_key: Path | None = None
+    viewer: Path | None = None
+
+    @field_validator("users")
+    @classmethod
+    def _hashes(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, stored in value.items():
+            if not re.fullmatch(SCRYPT_FORM, stored):
+                raise ValueError(f"{name}: not a password hash; `medpipe hash-password` makes one")
+        return value
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Review:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together")
+        if not self.users and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} can be reached by others, and users is empty: add users "
+                "(`medpipe hash-password`), or bind 127.0.0.1"
+            )
+        return self
+
+
+SCRYPT_FORM = r"scrypt:(\d{1,2}):(\d{1,2}):(\d{1,2}):([A-Za-z0-9_-]{22,}):([A-Za-z0-9_-]{43})"
+"""scrypt:log2(n):r:p:salt:key, salt and key in base64url without padding (RFC 7914)."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to bind is reached from this machine alone. A name other than localhost is not trusted."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
 
 class Range(Section):
     min: float | None = None
@@ -232,6 +296,7 @@ class Config(Section):
     worker: Worker = Worker()
     reading: Reading = Reading()
     results: Results = Results()
+    review: Review | None = None
     peers: dict[Name, Peer] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
@@ -244,6 +309,10 @@ class Config(Section):
                     raise ValueError(
                         f"rule {rule.name!r} sends to {peer!r}, which is no peer (peers: {known})"
                     )
+        if self.review is not None and self.review.pacs and self.review.pacs not in self.peers:
+            raise ValueError(
+                f"review.pacs is {self.review.pacs!r}, which is no peer (peers: {', '.join(sorted(self.peers))})"
+            )
         names = [rule.name for rule in self.rules]
         if len(set(names)) != len(names):
             raise ValueError("two rules have the same name")
@@ -255,6 +324,12 @@ class Config(Section):
             if peer.ae_title == ae_title:
                 return name, peer
         return None
+
+    def viewed_peer(self) -> tuple[str, Peer] | None:
+        """The PACS whose pictures the review shows: `review.pacs`, else the first peer that has DICOMweb."""
+        chosen = self.review.pacs if self.review is not None else ""
+        names = [chosen] if chosen else list(self.peers)
+        return next(((name, self.peers[name]) for name in names if self.peers[name].dicomweb), None)
 
 
 def find_config(explicit: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -298,12 +373,14 @@ def describe(error: ValidationError) -> list[str]:
         if fault["type"] == "extra_forbidden":
             known = _known_keys(location[:-1])
             message = "unknown key" + (f"; known here: {', '.join(known)}" if known else "")
-        elif fault["type"] != "missing" and location:
+        elif fault["type"] != "missing" and location and not _SECRET & {*map(str, location)}:
             message += f" (given: {_shown(fault.get('input'))})"
         lines.setdefault(key, f"{key}: {message}")
     return list(lines.values())
 
 
+_SECRET = {"users", "dicomweb", "review"}
+"""What is given under these keys is not repeated in messages: it may hold a password or its hash."""
 _UNION_TAGS = {"str", "int", "float", "bool", "list[union[str,int,float,bool]]", "Range", "Matches"}
 _SECTIONS: dict[str, type[Section]] = {
     "site": Site,
@@ -311,6 +388,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "worker": Worker,
     "reading": Reading,
     "results": Results,
+    "review": Review,
     "peers": Peer,
     "rules": Rule,
 }
@@ -329,8 +407,20 @@ def _shown(value: object) -> str:
 
 
 def masked(config: Config) -> dict[str, Any]:
-    """The settings as a plain mapping with secrets hidden (a password in the database URL)."""
+    """The settings as a plain mapping with secrets hidden: passwords in URLs, the users' password hashes."""
     plain: dict[str, Any] = config.model_dump(mode="json")
     if plain["site"]["database"] != "sqlite":
         plain["site"]["database"] = make_url(plain["site"]["database"]).render_as_string(hide_password=True)
+    for peer in plain["peers"].values():
+        peer["dicomweb"] = _without_password(peer["dicomweb"])
+    if plain["review"] is not None:
+        plain["review"]["users"] = dict.fromkeys(plain["review"]["users"], "***")
     return plain
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{place}"))

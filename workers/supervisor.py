@@ -1,5 +1,5 @@
-"""`serve`: a small parent of the commands that systemd or compose would start on one machine: `listen`, `work` and,
-where an Orthanc's REST interface is known, `reconcile`.
+"""`serve`: a small parent of the commands that systemd or compose would start on one machine: `listen`, `work`, and
+where they are set up `reconcile` (an Orthanc's REST interface is known) and `review`.
 
 A child that dies is started again, later and later when it dies again and again. The parent holds no state.
 """
@@ -49,6 +49,8 @@ def run_supervisor(config: Config, config_file: Path, stop: threading.Event | No
     charges = [Charge("listen"), Charge("work")]
     if any(peer.orthanc is not None for peer in config.peers.values()):
         charges.append(Charge("reconcile", options=("--follow",)))
+    if config.review is not None:
+        charges.append(Charge("review"))
     try:
         while not stop.is_set():
             for charge in charges:

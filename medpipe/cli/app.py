@@ -97,7 +97,7 @@ def _global(
 def _quieten(verbose: bool) -> None:
     """Libraries keep their own counsel: pydicom's warnings quote values, and pynetdicom says our errors twice."""
     levels = {"pynetdicom": logging.CRITICAL, "pydicom": logging.ERROR, "highdicom": logging.ERROR}
-    for name in ("PIL", "dbos", "sqlalchemy", "alembic", "matplotlib"):
+    for name in ("PIL", "dbos", "sqlalchemy", "alembic", "matplotlib", "httpx2", "httpcore2", "uvicorn"):
         levels[name] = logging.WARNING
     for name, level in levels.items():
         logging.getLogger(name).setLevel(logging.INFO if verbose and name != "pydicom" else level)

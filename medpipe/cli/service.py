@@ -1,12 +1,15 @@
-"""Set-up and the processes: init, config show, serve, listen, work."""
+"""Set-up and the processes: init, config show, serve, listen, work, review."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medpipe.cli.app import app, invocation
+from medpipe.errors import UsageError
 
 config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -49,9 +52,10 @@ def _without_none(value: object) -> dict[str, object]:
 
 @app.command()
 def serve() -> None:
-    """Run listener and worker until Ctrl-C.
+    """Run listener, worker and review until Ctrl-C.
 
-    All processes of one machine under one small parent, which starts them again when they die.
+    All processes of one machine under one small parent, which starts them again when they die; the review where
+    the settings have a section [review].
     """
     from workers.supervisor import run_supervisor
 
@@ -80,3 +84,54 @@ def work(
     from workers.work import run_worker
 
     run_worker(invocation.site_config()[0], until_idle=until_idle)
+
+
+@app.command()
+def review() -> None:
+    """Run the pages for a browser.
+
+    A worklist, and the viewer over the DICOMweb of the PACS.
+    """
+    from medpipe.review.server import run_review
+
+    run_review(invocation.site_config()[0])
+
+
+@app.command("fetch-viewer")
+def fetch_viewer(
+    package: Annotated[
+        Path | None,
+        typer.Option(
+            "--package",
+            metavar="FILE.tgz",
+            exists=True,
+            dir_okay=False,
+            help="What `npm pack` made; else download.",
+        ),
+    ] = None,
+) -> None:
+    """Install the viewer (OHIF) that review shows.
+
+    One pinned version from the npm registry, checked by its digest.
+    """
+    from medpipe.config import Review
+    from medpipe.review.viewer_package import fetch, viewer_folder
+
+    typer.echo(fetch(viewer_folder(invocation.config().review or Review()), package))
+
+
+@app.command("hash-password")
+def hash_password_command() -> None:
+    """Make the hash of a password for [review] users.
+
+    Asks for the password; in a pipe it is the first line.
+    """
+    from medpipe.review.passwords import hash_password
+
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if len(password) < 8:
+        raise UsageError("a password has at least 8 characters")
+    typer.echo(hash_password(password))

@@ -81,8 +81,9 @@ def test_a_sample_that_is_none_says_so(tmp_path, name):
 
 def test_the_settings_are_sound_and_route_no_test_bundle(tmp_path):
     path = tmp_path / "medpipe.toml"
-    demo.write_config(path, tmp_path, 11112, LocalOrthanc(tmp_path / "orthanc"))
+    demo.write_config(path, tmp_path, 11112, LocalOrthanc(tmp_path / "orthanc"), 8080)
     config = load_config(path)
+    assert config.review is not None and config.viewed_peer() == ("PACS", config.peers["PACS"])
     assert config.peers["PACS"].commitment
     assert not [rule for rule in config.rules if "phantom" in rule.bundle]
 

@@ -100,3 +100,36 @@ def test_a_password_is_never_shown() -> None:
     config = Config.model_validate({"site": {"database": "postgresql+psycopg://me:secret@db:5432/medpipe"}})
     assert "secret" not in str(masked(config))
     assert "secret" in config.site.database_url
+
+
+@pytest.mark.parametrize(
+    "url", ["orthanc/dicom-web", "ftp://pacs/x", "http://", "http://pacs:port/x", "http://pacs/x?a=b"]
+)
+def test_dicomweb_is_an_address(url: str) -> None:
+    assert "peers.PACS.dicomweb: http(s)://host:port/dicom-web" in complaint(
+        {"peers": {"PACS": {**PEER, "dicomweb": url}}}
+    )
+
+
+def test_passwords_are_neither_shown_nor_repeated_in_complaints() -> None:
+    raw = {"peers": {"PACS": {**PEER, "dicomweb": "http://medpipe:s3cret@pacs:8042/dicom-web/"}}}
+    config = parse_config(raw)
+    assert config.peers["PACS"].dicomweb == "http://medpipe:s3cret@pacs:8042/dicom-web"
+    assert masked(config)["peers"]["PACS"]["dicomweb"] == "http://medpipe:***@pacs:8042/dicom-web"
+    raw["peers"]["PACS"]["dicomweb"] = "http://medpipe:s3cret@pacs:8042/dicom-web?x"
+    assert "s3cret" not in complaint(raw)
+
+
+def test_the_viewed_pacs_is_the_named_one_or_the_first_with_dicomweb() -> None:
+    web = {**PEER, "dicomweb": "http://pacs/dicom-web"}
+    peers = {"A": PEER, "B": web, "C": web}
+    assert parse_config({"peers": {"A": PEER}}).viewed_peer() is None
+    assert (parse_config({"peers": peers}).viewed_peer() or ("",))[0] == "B"
+    assert (parse_config({"peers": peers, "review": {"pacs": "C"}}).viewed_peer() or ("",))[0] == "C"
+    assert "review.pacs is 'D', which is no peer (peers: A, B, C)" in complaint(
+        {"peers": peers, "review": {"pacs": "D"}}
+    )
+
+
+def test_certificate_and_key_come_together() -> None:
+    assert "certificate and private_key belong together" in complaint({"review": {"certificate": "/x.pem"}})

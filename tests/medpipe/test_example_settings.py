@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from medpipe.config import Config, Section, load_config, parse_config
+from medpipe.config import Config, Review, Section, load_config, parse_config
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLE = DEPLOY / "medpipe.example.toml"
@@ -65,15 +65,16 @@ def test_the_example_is_valid_with_and_without_what_is_off() -> None:
 
 def test_the_example_shows_the_defaults() -> None:
     config, default = load_config(EXAMPLE), Config()
-    for name in Config.model_fields.keys() - {"listener", "peers", "rules"}:
+    for name in Config.model_fields.keys() - {"listener", "peers", "review", "rules"}:
         assert getattr(config, name) == getattr(default, name), name
+    assert config.review == Review()
 
 
 def test_nearly_every_key_is_explained() -> None:
     """A comment stands beside each key, unless the key above and its name say it all."""
     lines = [line for line in EXAMPLE.read_text().splitlines() if re.match(r"(# )?[a-z_]+ = ", line)]
     plain = {line.removeprefix("# ").split(" =")[0] for line in lines if "  # " not in line}
-    assert plain <= {"host", "port", "root", "password_file"}
+    assert plain <= {"host", "port", "root", "password_file", "session_hours", "certificate", "private_key"}
 
 
 @pytest.mark.parametrize("name", ["medpipe.compose.toml"])

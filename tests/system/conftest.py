@@ -1,4 +1,4 @@
-"""Real peers for the system tests: Orthanc, PostgreSQL and DCMTK as ordinary processes on free ports.
+"""Real peers for the system tests: Orthanc, PostgreSQL, DCMTK and Chromium as ordinary processes on free ports.
 
 A program that is absent skips the test with a reason; under CI=true it is an error instead.
 """
@@ -18,9 +18,11 @@ import local_process
 import pytest
 from local_orthanc import LocalOrthanc, orthanc_program
 from local_postgres import LocalPostgres, postgres_programs
+from playwright.sync_api import Browser, sync_playwright
 from pynetdicom.transport import AssociationSocket
 
-from medpipe.config import Config, Peer, load_config
+from medpipe.config import Config, Peer, Review, load_config
+from medpipe.review.viewer_package import is_fetched, viewer_folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -106,6 +108,27 @@ def dciodvfy() -> Callable[[Path], list[str]]:
         return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
 
     return validate
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium, Debian's own; it speaks to nobody but the page that is opened in it."""
+    program = shutil.which("chromium")
+    if program is None:
+        absent("Chromium (package chromium) is not installed")
+    flags = ["no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+             "disable-component-update", "disable-sync"]  # fmt: skip
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=[f"--{flag}" for flag in flags])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def viewer_is_installed() -> None:
+    """OHIF, where `medpipe fetch-viewer` puts it."""
+    if not is_fetched(viewer_folder(Review())):
+        absent("the viewer (medpipe fetch-viewer) is not installed")
 
 
 @pytest.fixture(scope="session")

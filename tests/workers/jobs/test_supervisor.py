@@ -12,7 +12,26 @@ from typing import Any
 import pytest
 from local_process import wait_until
 
+from medpipe.config import Review
 from workers import supervisor
+
+
+@pytest.mark.parametrize(
+    ("review", "children"), [({}, {"listen", "work", "review"}), (None, {"listen", "work"})]
+)
+def test_the_review_is_started_where_it_is_configured(
+    site: Any, monkeypatch: pytest.MonkeyPatch, review: dict[str, Any] | None, children: set[str]
+) -> None:
+    stop, seen = threading.Event(), set()
+
+    def look_after(charge: supervisor.Charge, _: Path) -> None:
+        seen.add(charge.name)
+        stop.set()
+
+    monkeypatch.setattr(supervisor, "_look_after", look_after)
+    config = site.config.model_copy(update={"review": None if review is None else Review(**review)})
+    supervisor.run_supervisor(config, Path("m.toml"), stop)
+    assert seen == children
 
 
 def test_a_child_that_dies_is_started_again_and_all_end_with_the_parent(

@@ -1,0 +1,68 @@
+"""What all pages of one running review share: worklist, people, the way to the PACS, viewer, sessions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+
+from medpipe.config import Config, Review
+from medpipe.review.changes import Changes
+from medpipe.review.dicomweb import Proxy
+from medpipe.review.people import People
+from medpipe.review.sessions import Doorkeeper, Sessions
+from medpipe.review.viewer import Viewer
+from medpipe.review.viewer_package import viewer_folder
+from medpipe.review.worklist import Study, Worklist
+from workers.registry import Registry
+
+
+class Site:
+    """Made from the settings. `running` is what must go on beside the server."""
+
+    def __init__(self, config: Config) -> None:
+        self.settings = config.review or Review()
+        self.registry = Registry(config.site.database_url)
+        viewed = config.viewed_peer()
+        self.proxy = Proxy(viewed[1]) if viewed is not None else None
+        self.viewer = Viewer(viewer_folder(self.settings))
+        shown_peer = viewed[0] if viewed is not None and self.viewer.fetched else None
+        self.worklist = Worklist(self.registry, config.worker.bundle_folders, shown_peer)
+        self.people = People(self.proxy)
+        self.changes = Changes(self.worklist.pulse)
+        users = self.settings.users
+        self.doorkeeper = Doorkeeper(users)
+        self.sessions = Sessions(self.settings.session_hours * 3600) if users else None
+        self.one_guess_at_a_time = anyio.Lock()  # a hash takes 32 MiB
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watches for changes; gives the connections back in the end."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.changes.watch)
+                yield
+                tasks.cancel_scope.cancel()
+        finally:
+            if self.proxy is not None:
+                await self.proxy.aclose()
+            self.registry.close()
+
+    async def studies(self, group: str | None, limit: int) -> list[Study]:
+        return await anyio.to_thread.run_sync(self.worklist.studies, group, limit)
+
+    async def study(self, study_uid: str) -> Study | None:
+        return await anyio.to_thread.run_sync(self.worklist.study, study_uid)
+
+    async def shortcomings(self) -> dict[str, str]:
+        """What does not work now: part -> what is wrong; nothing where all is well."""
+        found = {}
+        try:
+            await anyio.to_thread.run_sync(self.worklist.pulse)
+        except Exception as error:
+            found["database"] = f"does not answer ({type(error).__name__})"
+        if self.proxy is not None and not await self.proxy.answers():
+            found["pacs"] = "its DICOMweb does not answer"
+        return found
