@@ -9,24 +9,24 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from medpipe.config import Config
-from medpipe.errors import ConfigError, IntegrityError, StorageError
+from medpipe.errors import IntegrityError, StorageError
 from medpipe.pacs import add_commitment_context, parse_commitment_report
+from workers.acceptor import Acceptor
 from workers.commitments import keep_report
+from workers.peek import Identity, UnreadableHeader, peek
 from workers.presentation import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from workers.spool import Arrival, Spool
+from workers.wire_guard import Limits
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +35,11 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
 PROCESSING_FAILURE = 0x0110
 
-_SERIES_INSTANCE_UID = 0x0020000E
-_DEFER = 4096
 _LARGEST_PDU = 1 << 17
 
 
 def run_listener(config: Config, stop: threading.Event | None = None) -> None:
     """Listens until SIGTERM, SIGINT or `stop`. Prints `listening HOST PORT` once it can be reached."""
-    if config.listener.processes > 1:
-        raise ConfigError(
-            f"listener.processes: this version listens with one process (given: {config.listener.processes})"
-        )
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,8 +63,7 @@ class Listener:
         _config.LOG_REQUEST_IDENTIFIERS = False
         _config.LOG_RESPONSE_IDENTIFIERS = False
         _config.LOG_HANDLER_LEVEL = "none"
-        self._ae = _ae(config)
-        self._server: Any = None
+        self._acceptor: Acceptor | None = None
         self.port = config.listener.port
 
     def __enter__(self) -> Listener:
@@ -82,24 +75,27 @@ class Listener:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
             (evt.EVT_N_EVENT_REPORT, self._report),
-            (evt.EVT_CONN_OPEN, _without_delay),
         ]
         try:
-            self._server = self._ae.start_server(
-                (listener.host, listener.port), block=False, evt_handlers=handlers
+            self._acceptor = Acceptor(
+                _ae(self._config),
+                (listener.host, listener.port),
+                handlers,
+                _limits(self._config),
+                shared=listener.processes > 1,
             )
         except OSError as error:
             raise StorageError(
                 f"cannot listen on {listener.host}:{listener.port}: {error.strerror}; is another listener running?"
             ) from error
-        self.port = self._server.socket.getsockname()[1]
+        self._acceptor.__enter__()
+        self.port = self._acceptor.server_address[1]
         log.info("%s listens on %s:%d", listener.ae_title, listener.host, self.port)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        for association in self._ae.active_associations:
-            association.abort()
+    def __exit__(self, *raised: object) -> None:
+        if self._acceptor is not None:
+            self._acceptor.__exit__(*raised)
 
     # --- C-STORE -------------------------------------------------------------------------------------------------
 
@@ -123,31 +119,24 @@ class Listener:
             )
             return OUT_OF_RESOURCES
         path: Path = event.dataset_path
-        if path.stat().st_size > self._config.listener.maximum_instance:
-            log.error("an instance larger than listener.maximum_instance was not accepted")
-            return OUT_OF_RESOURCES
         request = event.request
         sop_class, sop_instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-        study, series, unreadable = None, None, None
+        identity, unreadable = Identity(), None
         try:
-            study, series, own_class, own_instance = peek(path)
-            if own_class and own_class != sop_class:
+            identity = peek(path, str(event.context.transfer_syntax))
+            if identity.sop_class not in ("", sop_class) or identity.sop_instance not in ("", sop_instance):
                 return DOES_NOT_MATCH_CLASS
-            if own_instance and own_instance != sop_instance:
-                return DOES_NOT_MATCH_CLASS
-            if not study:
+            if not identity.study:
                 unreadable = "StudyInstanceUID is missing"
-        except OSError:
-            raise
-        except Exception as error:
+        except UnreadableHeader as error:
             # kept as received and reported: it is the hospital's data, and we must not be the place where it is lost
-            unreadable = f"the header cannot be parsed ({type(error).__name__})"
+            unreadable = f"the header cannot be read: {error}"
         requestor = event.assoc.requestor
         arrival = Arrival(
             sop_instance_uid=sop_instance,
             sop_class_uid=sop_class,
-            study_uid=study or None,
-            series_uid=series or None,
+            study_uid=identity.study or None,
+            series_uid=identity.series or None,
             transfer_syntax=str(event.context.transfer_syntax),
             calling_ae=str(requestor.ae_title).strip(),
             called_ae=str(requestor.primitive.called_ae_title).strip(),
@@ -177,10 +166,11 @@ def _ae(config: Config) -> AE:
     ae = AE(ae_title=settings.ae_title)
     ae.require_called_aet = settings.check_called
     ae.require_calling_aet = [] if "*" in settings.calling else list(settings.calling)
-    ae.maximum_associations = settings.maximum_associations
+    ae.maximum_associations = settings.maximum_connections  # ours are counted at the door
     ae.maximum_pdu_size = _LARGEST_PDU
     ae.network_timeout = settings.network_timeout
-    ae.acse_timeout = ae.dimse_timeout = settings.network_timeout
+    ae.acse_timeout = settings.pdu_seconds
+    ae.dimse_timeout = settings.network_timeout
     ae.add_supported_context(Verification)
     for sop_class in STORAGE_CLASSES:
         ae.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
@@ -188,24 +178,13 @@ def _ae(config: Config) -> AE:
     return ae
 
 
-def _without_delay(event: Any) -> None:
-    """Nagle's algorithm and delayed acknowledgements together cost 40 ms per instance."""
-    connection = getattr(event.assoc.dul.socket, "socket", None)
-    if connection is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def peek(path: Path) -> tuple[str, str, str, str]:
-    """Study, Series, SOP Class and SOP Instance UID, reading no further and holding no large value in memory."""
-
-    def enough(tag: BaseTag, vr: str | None, length: int) -> bool:
-        return int(tag) > _SERIES_INSTANCE_UID
-
-    with path.open("rb") as file:
-        header = read_partial(file, stop_when=enough, defer_size=_DEFER)
-    return (
-        str(header.get("StudyInstanceUID", "") or ""),
-        str(header.get("SeriesInstanceUID", "") or ""),
-        str(header.get("SOPClassUID", "") or ""),
-        str(header.get("SOPInstanceUID", "") or ""),
+def _limits(config: Config) -> Limits:
+    settings = config.listener
+    return Limits(
+        p_data=_LARGEST_PDU,
+        pdu_seconds=settings.pdu_seconds,
+        connections=settings.maximum_connections,
+        connections_per_address=settings.maximum_connections_per_address,
+        associations=settings.maximum_associations,
+        instance=settings.maximum_instance,
     )
