@@ -5,35 +5,53 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pynetdicom import AE
 from pynetdicom.transport import AddressInformation, AssociationServer
 
+from workers.dimse import StoreRequest
 from workers.reactor import AcceptedAssociation
 from workers.wire_guard import Door, Limits
 
 log = logging.getLogger(__name__)
 
 _GOODBYE_SECONDS = 3.0
+_POLL_SECONDS = 0.1
+_SEND_BUFFER = 64 * 1024
+"""Our answers are short; what a peer does not read of them must not pile up in the kernel."""
 
 
 class Acceptor(AssociationServer):
     """A server whose associations are guarded and have one thread each. Use as a context manager.
 
-    `shared`: other processes listen on the same port, and the kernel spreads the connections over them (SO_REUSEPORT).
+    `store` says the status of a C-STORE request whose data set is complete; what it leaves in `incoming` is removed.
+    `handlers` are pynetdicom's, for everything else. `shared`: other processes listen on the same port, and the kernel
+    spreads the connections over them (SO_REUSEPORT).
     """
 
     request_queue_size = 128
 
     def __init__(
-        self, ae: AE, address: tuple[str, int], handlers: list[Any], limits: Limits, *, shared: bool = False
+        self,
+        ae: AE,
+        address: tuple[str, int],
+        store: Callable[[AcceptedAssociation, StoreRequest], int],
+        handlers: list[Any],
+        limits: Limits,
+        incoming: Path,
+        *,
+        shared: bool = False,
     ) -> None:
-        self.limits = limits
+        self.limits, self.store, self.incoming = limits, store, incoming
         self.door = Door(limits)
         self._shared = shared
         super().__init__(ae, address, ae.ae_title, ae.supported_contexts, evt_handlers=handlers)
-        self._thread = threading.Thread(target=self.serve_forever, name="acceptor", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(_POLL_SECONDS,), name="acceptor", daemon=True
+        )
 
     def __enter__(self) -> Acceptor:
         self._thread.start()
@@ -49,7 +67,7 @@ class Acceptor(AssociationServer):
             association.join(_GOODBYE_SECONDS)
 
     def server_bind(self) -> None:
-        if self._shared:
+        if self._shared and self.socket is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 
@@ -61,6 +79,7 @@ class Acceptor(AssociationServer):
         try:
             # Nagle's algorithm and delayed acknowledgements together cost 40 ms per instance
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             association = AcceptedAssociation(self, request, client_address[0])
             self._introduce(association, client_address)
             association.start()

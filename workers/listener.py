@@ -1,7 +1,7 @@
 """The DICOM listener: C-ECHO, C-STORE and storage commitment reports. It touches only files, never the database.
 
 An instance is acknowledged (0x0000) when its bytes and its sidecar are durable, and not before. Memory does not follow
-an instance's size: pynetdicom writes the data set to a file in the spool while it comes in.
+an instance's size: the data set goes to a file in the spool while it comes in.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from pynetdicom import AE, _config, evt
@@ -23,8 +21,12 @@ from medpipe.errors import IntegrityError, StorageError
 from medpipe.pacs import add_commitment_context, parse_commitment_report
 from workers.acceptor import Acceptor
 from workers.commitments import keep_report
+from workers.dimse import StoreRequest
+from workers.instance_file import InstanceFile
 from workers.peek import Identity, UnreadableHeader, peek
 from workers.presentation import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from workers.reactor import AcceptedAssociation
+from workers.shared_port import SharedPort
 from workers.spool import Arrival, Spool
 from workers.wire_guard import Limits
 
@@ -33,7 +35,10 @@ log = logging.getLogger(__name__)
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
+CANNOT_UNDERSTAND = 0xC000
 PROCESSING_FAILURE = 0x0110
+INVALID_SOP_INSTANCE = 0x0117
+SOP_CLASS_NOT_SUPPORTED = 0x0122
 
 _LARGEST_PDU = 1 << 17
 
@@ -57,13 +62,11 @@ class Listener:
         self._config = config
         self._spool = Spool(config.site.root)
         self._root = config.site.root
-        # the chunked receiver puts its files where `tempfile` says: on the spool's own disk, so that a rename suffices
-        tempfile.tempdir = str(self._spool.incoming)
-        _config.STORE_RECV_CHUNKED_DATASET = True
         _config.LOG_REQUEST_IDENTIFIERS = False
         _config.LOG_RESPONSE_IDENTIFIERS = False
         _config.LOG_HANDLER_LEVEL = "none"
         self._acceptor: Acceptor | None = None
+        self._place: SharedPort | None = None
         self.port = config.listener.port
 
     def __enter__(self) -> Listener:
@@ -71,23 +74,12 @@ class Listener:
         if linked:
             log.info("%d instances are offered to the registry again", linked)
         listener = self._config.listener
-        handlers: list[Any] = [
-            (evt.EVT_C_STORE, self._store),
-            (evt.EVT_C_ECHO, lambda _: SUCCESS),
-            (evt.EVT_N_EVENT_REPORT, self._report),
-        ]
-        try:
-            self._acceptor = Acceptor(
-                _ae(self._config),
-                (listener.host, listener.port),
-                handlers,
-                _limits(self._config),
-                shared=listener.processes > 1,
-            )
-        except OSError as error:
-            raise StorageError(
-                f"cannot listen on {listener.host}:{listener.port}: {error.strerror}; is another listener running?"
-            ) from error
+        if listener.processes > 1:
+            self._place = SharedPort(self._root, listener.host, listener.port, listener.processes)
+            with self._place:
+                self._acceptor = self._bind(shared=True)
+        else:
+            self._acceptor = self._bind(shared=False)
         self._acceptor.__enter__()
         self.port = self._acceptor.server_address[1]
         log.info("%s listens on %s:%d", listener.ae_title, listener.host, self.port)
@@ -96,14 +88,43 @@ class Listener:
     def __exit__(self, *raised: object) -> None:
         if self._acceptor is not None:
             self._acceptor.__exit__(*raised)
+        if self._place is not None:
+            self._place.leave()
+
+    def _bind(self, *, shared: bool) -> Acceptor:
+        listener = self._config.listener
+        handlers: list[Any] = [
+            (evt.EVT_C_ECHO, lambda _: SUCCESS),
+            (evt.EVT_N_EVENT_REPORT, self._report),
+        ]
+        try:
+            return Acceptor(
+                _ae(self._config),
+                (listener.host, listener.port),
+                self._store,
+                handlers,
+                _limits(self._config),
+                self._spool.incoming,
+                shared=shared,
+            )
+        except OSError as error:
+            raise StorageError(
+                f"cannot listen on {listener.host}:{listener.port}: {error.strerror}; is another listener running?"
+            ) from error
 
     # --- C-STORE -------------------------------------------------------------------------------------------------
 
-    def _store(self, event: Any) -> int:
+    def _store(self, association: AcceptedAssociation, request: StoreRequest) -> int:
         """One instance: durable, then acknowledged. Whatever goes wrong, the sender hears that it still has it."""
         received_at = time.time()
+        if not request.names_an_instance:
+            return INVALID_SOP_INSTANCE
+        if request.sop_class not in STORAGE_CLASSES:
+            return SOP_CLASS_NOT_SUPPORTED
+        if request.file is None:
+            return CANNOT_UNDERSTAND
         try:
-            return self._take(event, received_at)
+            return self._take(association, request, request.file, received_at)
         except OSError as error:
             log.error("an instance could not be stored: %s", error.strerror or "input/output error")
             return OUT_OF_RESOURCES
@@ -111,38 +132,45 @@ class Listener:
             log.exception("an instance could not be stored: %s", type(error).__name__)
             return PROCESSING_FAILURE
 
-    def _take(self, event: Any, received_at: float) -> int:
+    def _take(
+        self,
+        association: AcceptedAssociation,
+        request: StoreRequest,
+        received: InstanceFile,
+        received_at: float,
+    ) -> int:
         site = self._config.site
         if shutil.disk_usage(site.root).free < site.minimum_free:
             log.error(
                 "less than %d bytes free on the spool's disk: instances are not accepted", site.minimum_free
             )
             return OUT_OF_RESOURCES
-        path: Path = event.dataset_path
-        request = event.request
-        sop_class, sop_instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
         identity, unreadable = Identity(), None
         try:
-            identity = peek(path, str(event.context.transfer_syntax))
-            if identity.sop_class not in ("", sop_class) or identity.sop_instance not in ("", sop_instance):
+            identity = peek(received.path, request.transfer_syntax)
+            if identity.sop_class not in ("", request.sop_class):
+                return DOES_NOT_MATCH_CLASS
+            if identity.sop_instance not in ("", request.sop_instance):
                 return DOES_NOT_MATCH_CLASS
             if not identity.study:
                 unreadable = "StudyInstanceUID is missing"
         except UnreadableHeader as error:
             # kept as received and reported: it is the hospital's data, and we must not be the place where it is lost
             unreadable = f"the header cannot be read: {error}"
-        requestor = event.assoc.requestor
+        requestor = association.requestor
+        assert requestor.primitive is not None
         arrival = Arrival(
-            sop_instance_uid=sop_instance,
-            sop_class_uid=sop_class,
+            sop_instance_uid=request.sop_instance,
+            sop_class_uid=request.sop_class,
             study_uid=identity.study or None,
             series_uid=identity.series or None,
-            transfer_syntax=str(event.context.transfer_syntax),
+            transfer_syntax=request.transfer_syntax,
             calling_ae=str(requestor.ae_title).strip(),
             called_ae=str(requestor.primitive.called_ae_title).strip(),
             unreadable=unreadable,
         )
-        sidecar, new = self._spool.receive(path, arrival, received_at)
+        received.close()
+        sidecar, new = self._spool.receive(received.path, arrival, received_at, content=received.digest)
         if new and sidecar.aside:
             log.warning("instance %s came again with other content: kept aside", sidecar.file)
         if new and unreadable:

@@ -11,15 +11,17 @@ import contextlib
 import logging
 import socket
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
-from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.dimse_primitives import C_ECHO, N_EVENT_REPORT
+from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 
+from workers import command_set
+from workers.dimse import Dimse, StoreRequest
 from workers.wire_guard import GuardedSocket, Limits, WireFault
 
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 0.1
 """How long a thread that waits for its peer stays deaf to us: an abort at shutdown, a timer."""
-_P_DATA_TF = 0x04
-_SMALLEST_PEER_PDU = 128
+_P_DATA = 0x04
+_SMALLEST_PEER_PDU = 1024
+"""A C-STORE response fits in it whatever its UIDs; no implementation is known to ask for so little."""
 _REJECTED_TRANSIENT, _BY_PRESENTATION_PROVIDER, _LOCAL_LIMIT_EXCEEDED = 2, 3, 2
 _REJECTED_PERMANENT, _BY_SERVICE_USER, _NO_REASON_GIVEN = 1, 1, 1
 
@@ -43,10 +46,11 @@ class AcceptedAssociation(Association):
         self.name = f"AcceptorThread@{address}"
         self._server: Acceptor = server
         self._address = address
-        self._limits: Limits = server.limits
+        self.limits: Limits = server.limits
         self._connection = connection
         self._wire = GuardedSocket(self, connection, server.limits)
         self.set_socket(self._wire)
+        self.dimse: Dimse = Dimse(self, server.incoming)
 
     def run_reactor(self) -> None:
         """The thread: until the state machine is idle again, whoever ended it and however."""
@@ -62,7 +66,7 @@ class AcceptedAssociation(Association):
             self._break_off(f"the peer's messages cannot be understood ({type(error).__name__})")
         finally:
             self.is_established = False
-            self._drop_unfinished()
+            self.dimse.drop_unfinished()
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
             self._connection.close()
@@ -76,7 +80,6 @@ class AcceptedAssociation(Association):
         if dul.event_queue.empty():
             return
         dul.state_machine.do_action(dul.event_queue.get())
-        self._limit_message()
         if self.requestor.primitive is None and isinstance(dul.peek_next_pdu(), A_ASSOCIATE):
             self._negotiate()
         while (request := self.dimse.get_msg(block=False))[1] is not None:
@@ -106,26 +109,13 @@ class AcceptedAssociation(Association):
             self.abort()
 
     def _decode(self, pdu: bytearray) -> None:
-        if pdu[0] == _P_DATA_TF:
+        if pdu[0] == _P_DATA:
             self.dul._recv_pdu.put(_ReceivedData(pdu))
             self.dul.event_queue.put("Evt10")
             return
         decoded, event = self.dul._decode_pdu(pdu)
         self.dul._recv_pdu.put(decoded)
         self.dul.event_queue.put(event)
-
-    def _limit_message(self) -> None:
-        """Command sets and reports are held in memory, instances on the disk: neither without bound."""
-        message = self.dimse.message
-        if message is None:
-            return
-        if message.encoded_command_set.tell() > self._limits.command:
-            raise WireFault(f"a command set is larger than {self._limits.command} bytes")
-        if message._data_set_file is not None:
-            if message._data_set_file.tell() > self._limits.instance:
-                raise WireFault("an instance is larger than listener.maximum_instance")
-        elif message.data_set is not None and message.data_set.tell() > self._limits.report:
-            raise WireFault(f"a data set that is no instance is larger than {self._limits.report} bytes")
 
     def _negotiate(self) -> None:
         request = self.dul.receive_pdu(wait=False)
@@ -144,15 +134,22 @@ class AcceptedAssociation(Association):
         self.is_rejected = True
         evt.trigger(self, evt.EVT_REJECTED, {})
 
+    def store(self, request: StoreRequest) -> None:
+        """Answers a C-STORE request whose data set is complete."""
+        status = self._server.store(self, request)
+        answer = P_DATA()
+        value = b"\x03" + command_set.store_response(request.elements, status)
+        answer.presentation_data_value_list.append((request.context_id, value))
+        self.dul.send_pdu(answer)
+
     def _serve_request(self, msg: Any, context_id: int) -> None:
-        """Answers one request, in this thread; pynetdicom starts a thread of its own for reports."""
+        """Answers any other request, in this thread; pynetdicom starts a thread of its own for reports."""
         if threading.current_thread() is not self:
             self.dimse.msg_queue.put((context_id, msg))
-            return
-        try:
+        elif isinstance(msg, C_ECHO | N_EVENT_REPORT):
             super()._serve_request(msg, context_id)
-        finally:
-            _drop(msg._dataset_file, msg._dataset_path)
+        else:
+            raise WireFault(f"it asked for a {type(msg).__name__.replace('_', '-')}, which we do not offer")
 
     def _abort_blocking(self, block: bool = True) -> None:
         """Aborting is asking for it: the thread that would have to be waited for is this one."""
@@ -166,36 +163,22 @@ class AcceptedAssociation(Association):
         self._wire.send(abort.encode())
         self.is_aborted = True
 
-    def _drop_unfinished(self) -> None:
-        """What was being received is the peer's still."""
-        if (message := self.dimse.message) is not None:
-            _drop(message._data_set_file, message._data_set_path)
-        while (request := self.dimse.get_msg(block=False)) != (None, None):
-            _drop(request[1]._dataset_file, request[1]._dataset_path)
 
-
-class _ReceivedData:
+class _ReceivedData(P_DATA_TF):
     """A P-DATA-TF PDU (PS3.8 section 9.3.5). An item that does not fit in it is a fault."""
 
     def __init__(self, pdu: bytearray) -> None:
+        super().__init__()
         self._primitive = P_DATA()
-        values = self._primitive.presentation_data_value_list
+        values: list[Any] = self._primitive.presentation_data_value_list  # of views into the PDU
         start, whole = 6, memoryview(pdu)
         while start < len(pdu):
             length = int.from_bytes(whole[start : start + 4], "big")
             end = start + 4 + length
             if length < 2 or end > len(pdu):
                 raise WireFault("a presentation data value does not fit in its PDU")
-            values.append((pdu[start + 4], bytes(whole[start + 5 : end])))
+            values.append((pdu[start + 4], whole[start + 5 : end]))
             start = end
 
     def to_primitive(self) -> P_DATA:
         return self._primitive
-
-
-def _drop(file: Any, path: Path | None) -> None:
-    if file is not None:
-        with contextlib.suppress(OSError):
-            file.close()
-    if path is not None:
-        path.unlink(missing_ok=True)

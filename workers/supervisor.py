@@ -44,7 +44,7 @@ def run_supervisor(config: Config, config_file: Path, stop: threading.Event | No
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-    charges = [Charge("listen"), Charge("work")]
+    charges = [*(Charge("listen") for _ in range(config.listener.processes)), Charge("work")]
     try:
         while not stop.is_set():
             for charge in charges:

@@ -52,8 +52,6 @@ class WireFault(Exception):
 class GuardedSocket(AssociationSocket):
     """An accepted connection that gives whole PDUs within the limits, and nothing else."""
 
-    socket: socket.socket | None
-
     def __init__(self, association: Association, connection: socket.socket, limits: Limits) -> None:
         super().__init__(association, client_socket=connection)
         self._limits = limits

@@ -81,7 +81,7 @@ def test_a_crash_before_the_sidecar_leaves_nothing_that_was_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path)
-    monkeypatch.setattr("workers.spool.write_json", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+    monkeypatch.setattr("workers.spool.sync_files", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
     with pytest.raises(OSError, match="killed here"):
         spool.receive(incoming(spool, b"content"), ARRIVAL, 1.0)
     monkeypatch.undo()
