@@ -19,7 +19,7 @@ from workers.wire_guard import Door, Limits
 log = logging.getLogger(__name__)
 
 _GOODBYE_SECONDS = 3.0
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
 _SEND_BUFFER = 64 * 1024
 """Our answers are short; what a peer does not read of them must not pile up in the kernel."""
 

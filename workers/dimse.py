@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
+from medpipe.identity import resembles_uid
 from workers import command_set
 from workers.instance_file import InstanceFile
 from workers.wire_guard import WireFault
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from workers.reactor import AcceptedAssociation
 
 _COMMAND, _LAST = 1, 2
-_LONGEST_UID = 64
-_UID_CHARACTERS = frozenset("0123456789.")
 
 
 @dataclass
@@ -41,11 +40,7 @@ class StoreRequest:
 
     @property
     def names_an_instance(self) -> bool:
-        """UIDs of digits and dots; components with leading zeros are wrong but common, and harm nobody."""
-        return all(
-            0 < len(uid) <= _LONGEST_UID and _UID_CHARACTERS.issuperset(uid)
-            for uid in (self.sop_class, self.sop_instance)
-        )
+        return resembles_uid(self.sop_class) and resembles_uid(self.sop_instance)
 
 
 class Dimse(DIMSEServiceProvider):

@@ -18,6 +18,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from medpipe.config import Config
 from medpipe.errors import IntegrityError, StorageError
+from medpipe.identity import resembles_uid
 from medpipe.pacs import add_commitment_context, parse_commitment_report
 from workers.acceptor import Acceptor
 from workers.commitments import keep_report
@@ -152,8 +153,8 @@ class Listener:
                 return DOES_NOT_MATCH_CLASS
             if identity.sop_instance not in ("", request.sop_instance):
                 return DOES_NOT_MATCH_CLASS
-            if not identity.study:
-                unreadable = "StudyInstanceUID is missing"
+            if not resembles_uid(identity.study):
+                unreadable = "StudyInstanceUID is missing or no UID"
         except UnreadableHeader as error:
             # kept as received and reported: it is the hospital's data, and we must not be the place where it is lost
             unreadable = f"the header cannot be read: {error}"
@@ -162,8 +163,8 @@ class Listener:
         arrival = Arrival(
             sop_instance_uid=request.sop_instance,
             sop_class_uid=request.sop_class,
-            study_uid=identity.study or None,
-            series_uid=identity.series or None,
+            study_uid=identity.study if resembles_uid(identity.study) else None,
+            series_uid=identity.series if resembles_uid(identity.series) else None,
             transfer_syntax=request.transfer_syntax,
             calling_ae=str(requestor.ae_title).strip(),
             called_ae=str(requestor.primitive.called_ae_title).strip(),

@@ -19,6 +19,7 @@ from medpipe.bundle import find_bundle
 from medpipe.config import Config, Peer, Rule
 from medpipe.dicom import GuardedReader, InstanceHeader
 from medpipe.errors import NotFound, PeerUnreachable, StorageError, UsageError
+from medpipe.identity import resembles_uid
 from medpipe.pacs import NOT_IMAGES, ReceivedFile, find_instances, find_results, find_studies, retrieve
 from medpipe.routing import facts_of, route
 from workers.peek import Identity, UnreadableHeader, peek
@@ -137,8 +138,8 @@ class Reprocessor:
         arrival = Arrival(
             received.sop_instance_uid,
             received.sop_class_uid,
-            identity.study or None,
-            identity.series or None,
+            identity.study if resembles_uid(identity.study) else None,
+            identity.series if resembles_uid(identity.series) else None,
             received.transfer_syntax,
             received.source_ae,
             received.called_ae,
