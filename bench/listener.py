@@ -78,9 +78,9 @@ def measure(server: str, files: list[Path], associations: int, folder: Path) -> 
     half = max(1, len(cpus) // 2)
     try:
         os.sched_setaffinity(0, cpus[:half])  # what is started now inherits it
-        port, title, pid, stop, stored = START[server.split(" ")[0]](folder, server)
+        port, title, pids, stop, stored = START[server.split(" ")[0]](folder, server)
         os.sched_setaffinity(0, cpus[half:] or cpus)
-        memory = Memory(pid)
+        memory = Memory(pids)
         memory.start()
         seconds = send(files, associations, port, title)
         peak = memory.stop()
@@ -109,16 +109,16 @@ def send(files: list[Path], associations: int, port: int, title: str) -> float:
 
 
 class Memory(threading.Thread):
-    """Highest sum of resident sizes over a process and its children."""
+    """Highest sum of resident sizes over processes and their children."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pids: list[int]) -> None:
         super().__init__(daemon=True)
-        self._root, self._over, self._peak = psutil.Process(pid), threading.Event(), 0
+        self._roots, self._over, self._peak = [psutil.Process(pid) for pid in pids], threading.Event(), 0
 
     def run(self) -> None:
         while not self._over.wait(0.02):
             total = 0
-            for process in [self._root, *self._root.children(recursive=True)]:
+            for process in [p for root in self._roots for p in (root, *root.children(recursive=True))]:
                 try:
                     total += process.memory_info().rss
                 except psutil.Error:
@@ -131,8 +131,8 @@ class Memory(threading.Thread):
         return self._peak / 1e6
 
 
-Started = tuple[int, str, int, Callable[[], object], Callable[[], int]]
-"""Port, AE title, process id, how to stop it, how many instances it holds."""
+Started = tuple[int, str, list[int], Callable[[], object], Callable[[], int]]
+"""Port, AE title, process ids, how to stop it, how many instances it holds."""
 
 
 def start_medpipe(folder: Path, server: str) -> Started:
@@ -144,14 +144,20 @@ def start_medpipe(folder: Path, server: str) -> Started:
     }
     (folder / "medpipe.toml").write_text(tomli_w.dumps(settings))
     command = [sys.executable, "-m", "medpipe.cli", "--config", folder / "medpipe.toml", "listen"]
-    process = LocalProcess("listen", command, folder / "listen.log")
-    process.start()
-    process.wait_ready(lambda: process.tail().count("listening ") == 1, 60)
+    listeners = [LocalProcess("listen", command, folder / f"listen-{n}.log") for n in range(processes)]
+    for listener in listeners:
+        listener.start()
+    for listener in listeners:
+        listener.wait_ready(lambda log=listener.tail: "listening " in log(), 60)
+
+    def stop() -> None:
+        for listener in listeners:
+            listener.stop()
 
     def stored() -> int:
         return len(list((root / "spool" / "arrivals").glob("*.json")))
 
-    return port, "MEDPIPE", process.pid, process.stop, stored
+    return port, "MEDPIPE", [listener.pid for listener in listeners], stop, stored
 
 
 def start_storescp(folder: Path, server: str) -> Started:
@@ -161,7 +167,7 @@ def start_storescp(folder: Path, server: str) -> Started:
     process = LocalProcess("storescp", command, folder / "storescp.log")
     process.start()
     process.wait_ready(lambda: echoes(port, "STORESCP"), 20)
-    return port, "STORESCP", process.pid, process.stop, lambda: len(list(out.iterdir()))
+    return port, "STORESCP", [process.pid], process.stop, lambda: len(list(out.iterdir()))
 
 
 def start_orthanc(folder: Path, server: str) -> Started:
@@ -175,10 +181,7 @@ def start_orthanc(folder: Path, server: str) -> Started:
     def stored() -> int:
         return int(orthanc.get("/statistics")["CountInstances"])
 
-    def stop() -> None:
-        orthanc.stop()
-
-    return orthanc.dicom_port, orthanc.ae_title, orthanc.process.pid, stop, stored
+    return orthanc.dicom_port, orthanc.ae_title, [orthanc.process.pid], orthanc.stop, stored
 
 
 def echoes(port: int, title: str) -> bool:

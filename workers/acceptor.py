@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ class Acceptor(AssociationServer):
         self.server_close()
         for association in self.active_associations:
             association.abort()
+        until = time.monotonic() + _GOODBYE_SECONDS
         for association in self.active_associations:
-            association.join(_GOODBYE_SECONDS)
+            association.join(max(0.0, until - time.monotonic()))
 
     def server_bind(self) -> None:
         if self._shared and self.socket is not None:

@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from medpipe.errors import IntegrityError
@@ -116,11 +116,11 @@ class Spool:
                 size=temporary.stat().st_size,
                 received_at=received_at,
                 aside=others,
-                **asdict(arrival),
+                **vars(arrival),
             )
             described = temporary.with_suffix(".json")
             try:
-                described.write_text(json_text(asdict(sidecar)), encoding="utf-8")
+                described.write_text(json_text(vars(sidecar)), encoding="utf-8")
                 sync_files(temporary, described)
                 temporary.replace(folder / f"{name}.dcm")
                 described.replace(folder / f"{name}.json")  # where the sidecar is, the file is

@@ -136,8 +136,8 @@ class Door:
         """Whether there is room for one more connection from `address`."""
         with self._changed:
             if not self._room(address):
-                self._close_longest_waiting(address)
-                if not self._changed.wait_for(lambda: self._room(address), _ROOM_SECONDS):
+                made = self._close_longest_waiting(address)
+                if not made or not self._changed.wait_for(lambda: self._room(address), _ROOM_SECONDS):
                     self._say(address)
                     return False
             self._waiting[connection] = address
@@ -168,8 +168,8 @@ class Door:
             and held.count(address) < self._limits.connections_per_address
         )
 
-    def _close_longest_waiting(self, address: str) -> None:
-        """Its own thread sees the end of the connection and leaves."""
+    def _close_longest_waiting(self, address: str) -> bool:
+        """Its own thread sees the end of the connection and leaves. False where there is none to close."""
         held = [*self._waiting.values(), *self._associated.values()]
         crowded = held.count(address) >= self._limits.connections_per_address
         for connection, other in self._waiting.items():  # in the order in which they came
@@ -178,7 +178,8 @@ class Door:
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue  # it has gone by itself
-                return
+                return True
+        return False
 
     def _say(self, address: str) -> None:
         """A flood must not fill the log."""
