@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -66,7 +66,8 @@ class AcceptedAssociation(Association):
             self._break_off(f"the peer's messages cannot be understood ({type(error).__name__})")
         finally:
             self.is_established = False
-            self.dimse.drop_unfinished()
+            with contextlib.suppress(OSError):
+                self.dimse.drop_unfinished()
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
             self._connection.close()
@@ -118,9 +119,7 @@ class AcceptedAssociation(Association):
         self.dul.event_queue.put(event)
 
     def _negotiate(self) -> None:
-        request = self.dul.receive_pdu(wait=False)
-        assert isinstance(request, A_ASSOCIATE)
-        self.requestor.primitive = request
+        self.requestor.primitive = cast(A_ASSOCIATE, self.dul.receive_pdu(wait=False))
         length = self.requestor.maximum_length
         if length is not None and 0 < length < _SMALLEST_PEER_PDU:
             self._reject(_REJECTED_PERMANENT, _BY_SERVICE_USER, _NO_REASON_GIVEN)
