@@ -104,7 +104,8 @@ class Spool:
             known = self._known(folder / f"{name}.json")
             if known is not None:
                 temporary.unlink()
-                self._announce(name)  # its first receipt may have ended between sidecar and link
+                sync_folder(folder)  # its first receipt may have ended before that, or before the link
+                self._announce(name)
                 return known, False
             with os.scandir(folder) as entries:
                 others = any(

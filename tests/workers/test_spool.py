@@ -114,6 +114,9 @@ def test_file_and_sidecar_are_flushed_then_named_and_the_names_flushed(
     spool.receive(incoming(spool, b"content").rename(spool.incoming / "x.dcm"), ARRIVAL, 1.0)
     assert sorted(happened[:2]) == ["flush .dcm", "flush .json"]
     assert happened[2:] == ["name .dcm", "name .json", "flush folder"]
+    happened.clear()
+    spool.receive(incoming(spool, b"content"), ARRIVAL, 2.0)  # a killed listener may have left it unflushed
+    assert happened == ["flush folder"]
 
 
 def test_what_arrived_before_a_long_outage_is_offered_again(tmp_path: Path) -> None:
