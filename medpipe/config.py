@@ -114,7 +114,10 @@ class Listener(Section):
     check_called: bool = True
     settle_seconds: float = Field(default=30, ge=0)
     maximum_associations: int = Field(default=50, ge=1)
+    maximum_connections: int = Field(default=100, ge=1)
+    maximum_connections_per_address: int = Field(default=50, ge=1)
     maximum_instance: Size = 4 * 10**9
+    pdu_seconds: float = Field(default=30, gt=0)
     network_timeout: float = Field(default=60, gt=0)
 
 

@@ -21,6 +21,17 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and UID_GRAMMAR.fullmatch(text) is not None
 
 
+_UID_CHARACTERS = frozenset("0123456789.")
+
+
+def resembles_uid(text: str) -> bool:
+    """Whether `text` can be taken for a UID that somebody made: digits and dots, at most 64 characters.
+
+    Components with leading zeros are against PS3.5 section 9.1, but common, and harm nobody.
+    """
+    return 0 < len(text) <= 64 and _UID_CHARACTERS.issuperset(text)
+
+
 def digest(*parts: bytes | str) -> str:
     """SHA-256 (hex) over the parts, each prefixed by its length so that no two part lists collide."""
     sha = hashlib.sha256()

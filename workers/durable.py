@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,18 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+_flushers = ThreadPoolExecutor(8, thread_name_prefix="flush")
+
+
+def sync_files(first: Path, second: Path) -> None:
+    """Flushes two files at once: a journalling file system commits both in the time of one."""
+    other = _flushers.submit(sync_file, second)
+    try:
+        sync_file(first)
+    finally:
+        other.result()
+
+
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -27,11 +40,16 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def json_text(content: dict[str, Any]) -> str:
+    """A JSON object as all our files hold it."""
+    return json.dumps(content, ensure_ascii=False, sort_keys=True)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON object durably; readers see the old file or the new one, never a part."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with aside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, sort_keys=True)
+        file.write(json_text(content))
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

@@ -19,8 +19,10 @@ from medpipe.bundle import find_bundle
 from medpipe.config import Config, Peer, Rule
 from medpipe.dicom import GuardedReader, InstanceHeader
 from medpipe.errors import NotFound, PeerUnreachable, StorageError, UsageError
+from medpipe.identity import resembles_uid
 from medpipe.pacs import NOT_IMAGES, ReceivedFile, find_instances, find_results, find_studies, retrieve
 from medpipe.routing import facts_of, route
+from workers.peek import Identity, UnreadableHeader, peek
 from workers.queue import JobQueue
 from workers.registry import ROUTINE, JobPlan, Registry, content_digest
 from workers.settle import register_arrivals
@@ -128,18 +130,16 @@ class Reprocessor:
 
     def _store(self, received: ReceivedFile) -> int:
         """A C-GET sub-operation: into the spool as if the archive had sent it to the listener."""
-        from workers.listener import peek
-
-        study, series, unreadable = None, None, None
+        identity, unreadable = Identity(), None
         try:
-            study, series, _, _ = peek(received.path)
-        except Exception as error:
-            unreadable = f"the header cannot be parsed ({type(error).__name__})"
+            identity = peek(received.path, received.transfer_syntax)
+        except UnreadableHeader as error:
+            unreadable = f"the header cannot be read: {error}"
         arrival = Arrival(
             received.sop_instance_uid,
             received.sop_class_uid,
-            study or None,
-            series or None,
+            identity.study if resembles_uid(identity.study) else None,
+            identity.series if resembles_uid(identity.series) else None,
             received.transfer_syntax,
             received.source_ae,
             received.called_ae,

@@ -18,12 +18,12 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from medpipe.errors import IntegrityError
 from medpipe.identity import digest
-from workers.durable import sync_file, sync_folder, write_json
+from workers.durable import json_text, sync_files, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,19 @@ class Spool:
         for folder in (self.incoming, self.instances, self._arrivals):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def receive(self, temporary: Path, arrival: Arrival, received_at: float) -> tuple[Sidecar, bool]:
+    def receive(
+        self, temporary: Path, arrival: Arrival, received_at: float, *, content: str | None = None
+    ) -> tuple[Sidecar, bool]:
         """Takes over a complete Part 10 file from `incoming`; returns its sidecar, and whether it is new.
+
+        `content` is the digest of its data set where the caller wrote the file (its preamble zeroed) and knows it.
 
         When this returns the instance is durable. The same instance again changes nothing; the same UID with other
         content is kept aside. Raises OSError where the disk does not take it (nothing is acknowledged then).
         """
-        _zero_preamble(temporary)
-        content, size = _content_digest(temporary)
+        if content is None:
+            _zero_preamble(temporary)
+            content = _content_digest(temporary)
         stem = digest(arrival.sop_instance_uid)[:32]
         name = f"{stem}-{content[:16]}"
         folder = self.instances / stem[:2]
@@ -99,28 +104,37 @@ class Spool:
             known = self._known(folder / f"{name}.json")
             if known is not None:
                 temporary.unlink()
-                self._announce(name)  # its first receipt may have ended between sidecar and link
+                sync_folder(folder)  # its first receipt may have ended before that, or before the link
+                self._announce(name)
                 return known, False
-            others = [path for path in folder.glob(f"{stem}-*.json") if path.stem != name]
+            with os.scandir(folder) as entries:
+                others = any(
+                    entry.name.startswith(f"{stem}-") and entry.name.endswith(".json") for entry in entries
+                )
             sidecar = Sidecar(
                 file=name,
                 digest=content,
-                size=size,
+                size=temporary.stat().st_size,
                 received_at=received_at,
-                aside=bool(others),
-                **asdict(arrival),
+                aside=others,
+                **vars(arrival),
             )
-            sync_file(temporary)
-            temporary.replace(folder / f"{name}.dcm")
+            described = temporary.with_suffix(".json")
+            try:
+                described.write_text(json_text(vars(sidecar)), encoding="utf-8")
+                sync_files(temporary, described)
+                temporary.replace(folder / f"{name}.dcm")
+                described.replace(folder / f"{name}.json")  # where the sidecar is, the file is
+            finally:
+                described.unlink(missing_ok=True)
             sync_folder(folder)
-            write_json(folder / f"{name}.json", asdict(sidecar))
             self._announce(name)
         return sidecar, True
 
     def _announce(self, name: str) -> None:
+        """Not flushed: after a power cut `repair` announces again."""
         with contextlib.suppress(FileExistsError):
             os.link(self.path_named(name).with_suffix(".json"), self._arrivals / f"{name}.json")
-        sync_folder(self._arrivals)
 
     def _known(self, path: Path) -> Sidecar | None:
         """The sidecar of an instance that is already safely here (its file too)."""
@@ -171,18 +185,26 @@ class Spool:
     def repair(self) -> int:
         """After a crash: links instances whose registration may be open, removes stale left-overs; counts the links.
 
-        A file without sidecar was never acknowledged: the sender still has it. It is removed only once it is a day old.
+        A file without sidecar, or the reverse, was never acknowledged: the sender still has it. A file is removed only
+        once it is a day old. What arrived in the last day before the newest arrival is offered again.
         """
-        linked = 0
+        for number in range(256):
+            (self.instances / f"{number:02x}").mkdir(exist_ok=True)
+        sync_folder(self.instances)
         for path in self.instances.glob("??/*.dcm"):
             if not path.with_suffix(".json").exists() and _age(path) > _STALE_INCOMING_SECONDS:
                 path.unlink(missing_ok=True)
         for path in self.incoming.iterdir():
             if path.is_file() and _age(path) > _STALE_INCOMING_SECONDS:
                 path.unlink(missing_ok=True)
-        for path in self.instances.glob("??/*.json"):
-            if _age(path) < _STALE_INCOMING_SECONDS:
-                with contextlib.suppress(FileExistsError):
+        ages = {path: _age(path) for path in self.instances.glob("??/*.json")}
+        youngest = min(ages.values(), default=0.0)
+        linked = 0
+        for path, age in ages.items():
+            if not path.with_suffix(".dcm").exists():
+                self.remove(path.stem)
+            elif age < youngest + _STALE_INCOMING_SECONDS:
+                with contextlib.suppress(FileExistsError, FileNotFoundError):
                     os.link(path, self._arrivals / path.name)
                     linked += 1
         return linked
@@ -211,8 +233,8 @@ def _zero_preamble(path: Path) -> None:
             file.write(bytes(_PREAMBLE))
 
 
-def _content_digest(path: Path) -> tuple[str, int]:
-    """SHA-256 of the data set's bytes, and the file's size. The meta header is the sender's wrapping, not content."""
+def _content_digest(path: Path) -> str:
+    """SHA-256 of the data set's bytes. The meta header is the sender's wrapping, not content."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         head = file.read(_PREAMBLE + 4 + 12)
@@ -223,8 +245,7 @@ def _content_digest(path: Path) -> tuple[str, int]:
             file.seek(0)
         while block := file.read(_BLOCK):
             sha.update(block)
-        size = file.tell()
-    return sha.hexdigest(), size
+    return sha.hexdigest()
 
 
 @contextlib.contextmanager

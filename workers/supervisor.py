@@ -46,7 +46,7 @@ def run_supervisor(config: Config, config_file: Path, stop: threading.Event | No
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-    charges = [Charge("listen"), Charge("work")]
+    charges = [*(Charge("listen") for _ in range(config.listener.processes)), Charge("work")]
     if any(peer.orthanc is not None for peer in config.peers.values()):
         charges.append(Charge("reconcile", options=("--follow",)))
     if config.review is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
 import uuid
 from pathlib import Path
 
@@ -81,7 +83,7 @@ def test_a_crash_before_the_sidecar_leaves_nothing_that_was_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path)
-    monkeypatch.setattr("workers.spool.write_json", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+    monkeypatch.setattr("workers.spool.sync_files", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
     with pytest.raises(OSError, match="killed here"):
         spool.receive(incoming(spool, b"content"), ARRIVAL, 1.0)
     monkeypatch.undo()
@@ -89,3 +91,52 @@ def test_a_crash_before_the_sidecar_leaves_nothing_that_was_acknowledged(
         incoming(spool, b"content"), ARRIVAL, 2.0
     )  # the sender has it still, and sends again
     assert new and len(spool.arrivals()) == 1
+
+
+def test_file_and_sidecar_are_flushed_then_named_and_the_names_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    spool.repair()
+    happened: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flush(descriptor: int) -> None:
+        happened.append(f"flush {Path(f'/proc/self/fd/{descriptor}').readlink().suffix or 'folder'}")
+        fsync(descriptor)
+
+    def rename(self: Path, target: Path) -> Path:
+        happened.append(f"name {target.suffix}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", rename)
+    spool.receive(incoming(spool, b"content").rename(spool.incoming / "x.dcm"), ARRIVAL, 1.0)
+    assert sorted(happened[:2]) == ["flush .dcm", "flush .json"]
+    assert happened[2:] == ["name .dcm", "name .json", "flush folder"]
+    happened.clear()
+    spool.receive(incoming(spool, b"content"), ARRIVAL, 2.0)  # a killed listener may have left it unflushed
+    assert happened == ["flush folder"]
+
+
+def test_what_arrived_before_a_long_outage_is_offered_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    ancient, last = (
+        spool.receive(incoming(spool, content), dataclasses.replace(ARRIVAL, sop_instance_uid=uid), 1.0)[0]
+        for uid, content in (("1.1", b"a"), ("1.2", b"b"))
+    )
+    week = 7 * 24 * 3600
+    for sidecar, age in ((ancient, 3 * week), (last, week)):
+        path = spool.path_of(sidecar).with_suffix(".json")
+        os.utime(path, (time.time() - age,) * 2)
+        spool.registered(sidecar)  # or its link was lost in the power cut
+    assert spool.repair() == 1
+    assert [found.file for found in spool.arrivals()] == [last.file]
+
+
+def test_a_sidecar_whose_file_was_lost_is_forgotten(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    sidecar, _ = spool.receive(incoming(spool, b"content"), ARRIVAL, 1.0)
+    spool.path_of(sidecar).unlink()
+    assert spool.repair() == 0
+    assert spool.arrivals() == list(spool.sidecars()) == []

@@ -56,3 +56,27 @@ def test_a_child_that_dies_is_started_again_and_all_end_with_the_parent(
     stop.set()
     parent.join(60)
     assert not any(Path(f"/proc/{pid}").exists() for name in ("listen", "work") for pid in pids(name))
+
+
+def test_as_many_listeners_are_started_as_are_to_share_the_port(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(name: str, config_file: Path) -> list[str]:
+        note = f"open({str(tmp_path / name)!r}, 'a').write('started\\n')"
+        return [sys.executable, "-c", f"import time; {note}; time.sleep(600)"]
+
+    def started(name: str) -> int:
+        path = tmp_path / name
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    monkeypatch.setattr(supervisor, "_command", command)
+    listener = site.config.listener.model_copy(update={"processes": 3})
+    config = site.config.model_copy(update={"listener": listener})
+    stop = threading.Event()
+    parent = threading.Thread(target=supervisor.run_supervisor, args=(config, tmp_path / "m.toml", stop))
+    parent.start()
+    try:
+        assert wait_until(lambda: (started("listen"), started("work")) == (3, 1), 60)
+    finally:
+        stop.set()
+        parent.join(60)

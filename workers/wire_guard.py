@@ -1,0 +1,193 @@
+"""What a peer may do to the wire: whole PDUs only, none too large or too slow, and not too many connections.
+
+pynetdicom reads as many bytes as a PDU claims to have, for as long as they keep coming, and counts associations only
+after their request has been read. Here the length is judged by the first six bytes, each PDU has a deadline, and
+connections are counted before anything is read from them (PS3.8 section 9.3 for the PDUs).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from dataclasses import dataclass
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
+
+log = logging.getLogger(__name__)
+
+_HEADER = 6
+_P_DATA = 0x04
+_PDU_TYPES = range(0x01, 0x08)
+_SHORT_PDU = 4
+"""Length of the release and abort PDUs, which carry nothing (types 0x05 to 0x07)."""
+_CONTROL_PDU = 256 * 1024
+_ROOM_SECONDS = 0.2
+_QUIET_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`p_data`: bytes of a P-DATA-TF PDU, as advertised. `pdu_seconds`: from a PDU's first byte to its last."""
+
+    p_data: int
+    pdu_seconds: float
+    connections: int
+    connections_per_address: int
+    associations: int
+    instance: int
+    """Bytes of one data set that goes to a file."""
+    command: int = 64 * 1024
+    """Bytes of a command set, which is held in memory."""
+    report: int = 1024 * 1024
+    """Bytes of a data set that is held in memory (storage commitment reports)."""
+
+
+class WireFault(Exception):
+    """A peer broke the rules of the wire: its association is aborted. The text has nothing of what it sent."""
+
+
+class GuardedSocket(AssociationSocket):
+    """An accepted connection that gives whole PDUs within the limits, and nothing else."""
+
+    def __init__(self, association: Association, connection: socket.socket, limits: Limits) -> None:
+        super().__init__(association, client_socket=connection)
+        self._limits = limits
+        self._buffer = bytearray(_HEADER)
+        self._filled = 0
+        self._deadline = 0.0
+
+    def receive(self, patience: float) -> bytearray | None:
+        """The next PDU; None if it is not all here within `patience` seconds (what has come is kept).
+
+        Raises WireFault for a PDU that is too large, too slow or of no known type, EOFError where the peer has gone.
+        """
+        end = time.monotonic() + patience
+        while True:
+            now = time.monotonic()
+            if self._filled and now >= self._deadline:
+                raise WireFault(f"a PDU took longer than {self._limits.pdu_seconds:g} s")
+            if now >= end:
+                return None
+            wait = min(end, self._deadline) - now if self._filled else end - now
+            if self._read(wait) and self._filled == len(self._buffer):
+                pdu, self._buffer, self._filled = self._buffer, bytearray(_HEADER), 0
+                return pdu
+
+    def _read(self, seconds: float) -> bool:
+        if self.socket is None:
+            raise EOFError
+        try:
+            self.socket.settimeout(seconds)
+            count = self.socket.recv_into(memoryview(self._buffer)[self._filled :])
+        except TimeoutError:
+            return False
+        except OSError as error:
+            raise EOFError from error
+        if count == 0:
+            raise EOFError
+        if not self._filled:
+            self._deadline = time.monotonic() + self._limits.pdu_seconds
+            if self._buffer[0] not in _PDU_TYPES:
+                raise WireFault(f"0x{self._buffer[0]:02X} is no PDU type")
+        self._filled += count
+        if self._filled == len(self._buffer) == _HEADER:
+            self._buffer += bytes(self._length())
+        return True
+
+    def _length(self) -> int:
+        """What the header claims. Only now is memory taken for it."""
+        kind, length = self._buffer[0], int.from_bytes(self._buffer[2:_HEADER], "big")
+        allowed = self._limits.p_data if kind == _P_DATA else _CONTROL_PDU if kind < _P_DATA else _SHORT_PDU
+        if length > allowed:
+            raise WireFault(f"a PDU of type {kind} claims {length} bytes; {allowed} are allowed")
+        return length
+
+    def send(self, bytestream: bytes) -> None:
+        """Sends a PDU, or says that the connection is lost: also when the peer does not take it in time."""
+        if self.socket is not None:
+            try:
+                self.socket.settimeout(self._limits.pdu_seconds)
+                self.socket.sendall(bytestream)
+                return
+            except OSError:
+                pass
+        self.event_queue.put("Evt17")
+
+
+class Door:
+    """Counts connections, all together and by address, before anything is read from them.
+
+    Where there is no room, the connection that has kept its association request to itself for longest is closed in
+    favour of the new one: idle connections cannot keep anybody out.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._changed = threading.Condition()
+        self._waiting: dict[socket.socket, str] = {}
+        self._associated: dict[socket.socket, str] = {}
+        self._turned_away = 0
+        self._said = -_QUIET_SECONDS
+
+    def enter(self, connection: socket.socket, address: str) -> bool:
+        """Whether there is room for one more connection from `address`."""
+        with self._changed:
+            if not self._room(address):
+                made = self._close_longest_waiting(address)
+                if not made or not self._changed.wait_for(lambda: self._room(address), _ROOM_SECONDS):
+                    self._say(address)
+                    return False
+            self._waiting[connection] = address
+            return True
+
+    def associate(self, connection: socket.socket) -> bool:
+        """Whether there is room for one more association; the connection is then safe from being closed for others."""
+        with self._changed:
+            if len(self._associated) >= self._limits.associations:
+                return False
+            self._associated[connection] = self._waiting.pop(connection)
+            return True
+
+    def leave(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._waiting.pop(connection, None)
+            self._associated.pop(connection, None)
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._waiting) + len(self._associated)
+
+    def _room(self, address: str) -> bool:
+        held = [*self._waiting.values(), *self._associated.values()]
+        return (
+            len(held) < self._limits.connections
+            and held.count(address) < self._limits.connections_per_address
+        )
+
+    def _close_longest_waiting(self, address: str) -> bool:
+        """Its own thread sees the end of the connection and leaves. False where there is none to close."""
+        held = [*self._waiting.values(), *self._associated.values()]
+        crowded = held.count(address) >= self._limits.connections_per_address
+        for connection, other in self._waiting.items():  # in the order in which they came
+            if not crowded or other == address:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # it has gone by itself
+                return True
+        return False
+
+    def _say(self, address: str) -> None:
+        """A flood must not fill the log."""
+        self._turned_away += 1
+        if time.monotonic() - self._said >= _QUIET_SECONDS:
+            log.warning(
+                "no room for more connections (%d turned away, the last from %s); see listener.maximum_connections",
+                self._turned_away,
+                address,
+            )
+            self._said, self._turned_away = time.monotonic(), 0
