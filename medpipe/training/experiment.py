@@ -173,6 +173,8 @@ class Optimiser(Section):
     clip: Positive = 1.0
     accumulate: int = Field(default=1, ge=1)
     """Batches whose gradients make one step: a larger batch in the memory of a small one."""
+    amp: bool = True
+    """Half precision where the device has it and gains by it; off: float32, to compare."""
     ema: Share = 0.998
 
 

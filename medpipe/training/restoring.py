@@ -28,7 +28,7 @@ from medpipe.training.cases import TrainingCase
 from medpipe.training.experiment import Experiment, split
 from medpipe.training.patches import Batch, PatchSampler
 from medpipe.training.sources import open_source
-from medpipe.training.trainer import CACHE, Cases, Trainer, autocast
+from medpipe.training.trainer import CACHE, Cases, Trainer
 from medpipe.training.unlabelled import load_without_truth, unlabelled_cases
 from medpipe.training.ways import Restore
 
@@ -63,7 +63,7 @@ class Restorer(Trainer):
         return replace(whole, image=torch.stack(hurt), target=whole.image)
 
     def _loss(self, batch: Batch, done: float) -> Tensor:
-        with autocast(self.device, flat=self._flat):
+        with self._autocast():
             restored = self.network(self._laid_out(batch.image))
         return error(restored.float(), batch.target.to(self.device), batch.valid.to(self.device))
 

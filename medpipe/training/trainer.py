@@ -225,7 +225,7 @@ class Trainer:
         image, valid = self._laid_out(batch.image), batch.valid.to(self.device)
         views = batch.views if self.mean_teacher is not None else None
         fed = image if views is None else torch.cat([image, self._laid_out(views.student)])
-        with autocast(self.device, flat=self._flat):
+        with self._autocast():
             given = self.network(fed)
             taught = self.teacher.logits(image) if self.teacher else None
         # with deep supervision the coarser logits follow
@@ -239,9 +239,13 @@ class Trainer:
             loss = loss + self.mean_teacher.loss(outputs[0][len(image) :], average, inside, done)
         return loss
 
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        amp = self.spec.optimiser.amp
+        return autocast(self.device, flat=self._flat) if amp else contextlib.nullcontext()
+
     def _average_of(self, image: Tensor) -> Tensor:
         """The averaged network's logits, float32, without a gradient."""
-        with torch.no_grad(), autocast(self.device, flat=self._flat):
+        with torch.no_grad(), self._autocast():
             return torch.as_tensor(self.state.average(self._laid_out(image))).float()
 
     def validate(self) -> dict[str, dict[str, float | None]]:
@@ -282,7 +286,7 @@ class Trainer:
         fed = image.transpose(0, 1) if self._flat else image[None]
         short = [-n % 32 for n in fed.shape[2:]]
         padded = functional.pad(fed, [n for size in reversed(short) for n in (0, size)])
-        with torch.inference_mode(), autocast(self.device, flat=self._flat):
+        with torch.inference_mode(), self._autocast():
             logits = self.state.average(self._laid_out(padded))
         kept = logits.float()[(..., *(slice(n) for n in fed.shape[2:]))]
         probability = torch.sigmoid(kept).cpu()

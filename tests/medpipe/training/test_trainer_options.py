@@ -112,3 +112,14 @@ def test_figures_become_curves(drawn_data: Path, tmp_path: Path) -> None:
     board.Reload()
     tags = board.Tags()["scalars"]
     assert {"validate/held_out/aupr/MA", "validate/thresholds/mean_dice/EX"} <= set(tags)
+
+
+@pytest.mark.parametrize("amp", [True, False])
+def test_half_precision_can_be_switched_off(amp: bool, drawn_data: Path, tmp_path: Path) -> None:
+    path = write_experiment(tmp_path, optimiser={"amp": amp})
+    trainer = Trainer(load_experiment(path), drawn_data, tmp_path, CPU)
+    seen: list[torch.dtype] = []
+    trainer.state.network.register_forward_hook(lambda module, given, logits: seen.append(logits.dtype))
+    trainer.step(trainer.sampler.batch(0), 0.0)
+    computes_in_bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    assert seen == [torch.bfloat16 if amp and computes_in_bf16 else torch.float32]
