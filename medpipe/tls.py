@@ -102,8 +102,10 @@ def trouble(error: OSError) -> str:
         return f"shows a certificate that is not trusted: {_verification(error)}"
     if isinstance(error, ssl.SSLEOFError):
         return "broke off the TLS handshake"
+    if isinstance(error, TimeoutError):
+        return "does not answer the TLS handshake"
     if not isinstance(error, ssl.SSLError):
-        return f"broke off the TLS handshake ({error.strerror or 'timed out'})"
+        return f"broke off the TLS handshake ({error.strerror or 'connection lost'})"
     reason = error.reason or ""
     if reason in _SENTENCES:
         return _SENTENCES[reason]

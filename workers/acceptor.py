@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from ssl import SSLContext
+from ssl import SSLContext, SSLSocket
 from typing import Any
 
 from pynetdicom import AE
@@ -24,6 +24,17 @@ _GOODBYE_SECONDS = 3.0
 _POLL_SECONDS = 0.25
 _SEND_BUFFER = 64 * 1024
 """Our answers are short; what a peer does not read of them must not pile up in the kernel."""
+
+
+class _AcceptedSocket(SSLSocket):
+    """Closed where its peer has gone already: Python tries to read when it makes one, and leaves it open on failure."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except OSError:
+            self.close()
+            raise
 
 
 class Acceptor(AssociationServer):
@@ -51,6 +62,8 @@ class Acceptor(AssociationServer):
         self.limits, self.store, self.incoming = limits, store, incoming
         self.door = Door(limits)
         self._shared = shared
+        if tls is not None:
+            tls.sslsocket_class = _AcceptedSocket
         super().__init__(ae, address, ae.ae_title, ae.supported_contexts, tls, handlers)
         self._thread = threading.Thread(
             target=self.serve_forever, args=(_POLL_SECONDS,), name="acceptor", daemon=True

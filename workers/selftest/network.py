@@ -37,7 +37,7 @@ def check_listener(config: Config) -> Iterator[Check]:
     except MedpipeError as error:
         yield Check("listener", State.FAILED, str(error), "another program may have this port: listener.port")
     else:
-        yield Check("listener", State.OK, f"{address} answers")
+        yield Check("listener", State.OK, f"{address} answers{' over TLS' if ours.tls is not None else ''}")
     if "*" in ours.calling and ours.host not in ("127.0.0.1", "::1", "localhost"):
         advice = 'name who may call: listener.calling = ["YOURPACS"]'
         yield Check("callers", State.NOTE, f"anyone may store at {ours.host}", advice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from raw_peer import ACCEPTED, RELEASE, RELEASED, associate, c_echo
 from medpipe.config import Peer
 from medpipe.errors import PeerInsecure, PeerUnreachable
 from medpipe.pacs import echo
+
+HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +205,7 @@ def test_tls_to_a_plain_listener_is_one_clear_line(listening: Any, caller: Any) 
         echo(caller(listening, None), "MODALITY")
 
 
-@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["nothing", "half a hello"])
+@pytest.mark.parametrize("hello", [b"", HALF_A_HELLO], ids=["nothing", "half a hello"])
 def test_who_never_finishes_the_handshake_holds_up_nobody_and_is_dropped(
     listen: Any, caller: Any, authority: LocalAuthority, ours: Identity, theirs: Identity, hello: bytes
 ) -> None:
@@ -228,6 +231,33 @@ def test_silent_connections_are_counted_before_the_handshake_and_make_room(
     for peer in silent:
         peer.socket.close()
     assert listening.is_quiet()
+
+
+def test_connections_that_end_before_or_within_the_handshake_leave_nothing(
+    listen: Any, caller: Any, ours: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    listening = listen(tls=ours.settings())
+    for number in range(120):
+        with listening.peer() as peer:
+            peer.send((b"", b"\x16", HALF_A_HELLO)[number % 3])
+            if number % 2:
+                peer.reset()
+    assert listening.is_quiet()
+    assert "cannot be" not in caplog.text
+    assert echo(caller(listening, None), "MODALITY") > 0
+
+
+def test_we_wait_no_longer_for_a_silent_peer_than_its_timeout(authority: LocalAuthority) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        peer = Peer(
+            ae_title="ARCHIVE",
+            host="127.0.0.1",
+            port=silent.getsockname()[1],
+            timeout=0.5,
+            tls={"ca": authority.ca},
+        )
+        with pytest.raises(PeerUnreachable, match="does not answer the TLS handshake; it may not speak TLS"):
+            echo(peer, "MODALITY")
 
 
 def test_it_stops_with_handshakes_under_way(listen: Any, ours: Identity) -> None:
