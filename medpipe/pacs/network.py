@@ -18,8 +18,8 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from medpipe.config import Peer
-from medpipe.errors import MedpipeError, PeerBusy, PeerInsecure, PeerRefused, PeerUnreachable
+from medpipe.config import Peer, PeerTls
+from medpipe.errors import ConfigError, MedpipeError, PeerBusy, PeerInsecure, PeerRefused, PeerUnreachable
 from medpipe.tls import distrusts_us, trouble
 
 # Instances go from and to disk in chunks: memory does not follow an instance's size.
@@ -60,12 +60,11 @@ def association(
     `patience` is how long to wait for each DIMSE answer in seconds (default: the peer's timeout). `tls` is used in
     place of the peer's own settings.
     Raises PeerUnreachable (no answer, connection aborted), PeerBusy (rejected for now), PeerRefused (rejected for
-    good, or no presentation context accepted), PeerInsecure (no TLS, or a certificate is not trusted) or ConfigError
-    (the files of TLS cannot be used).
+    good, or no presentation context accepted) or PeerInsecure (no TLS, or a certificate is not trusted).
     """
     ae = _Caller(ae_title=calling_ae)
     if tls is None and peer.tls is not None:
-        tls = peer.tls.context(f"peer {peer.ae_title}: tls")
+        tls = _as_configured(peer, peer.tls)
     ae.connection_timeout = peer.timeout
     ae.acse_timeout = peer.timeout
     ae.network_timeout = max(peer.timeout, patience or 0)
@@ -94,6 +93,14 @@ def association(
         raise
     finally:
         ae.close(assoc)
+
+
+def _as_configured(peer: Peer, tls: PeerTls) -> SSLContext:
+    """Read anew for each association, so that renewed files count. In the midst of a renewal, try again later."""
+    try:
+        return tls.context(f"{peer_text(peer)}: tls")
+    except ConfigError as error:
+        raise PeerUnreachable(str(error)) from error
 
 
 def _server_name(peer: Peer) -> str:

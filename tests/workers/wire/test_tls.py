@@ -247,6 +247,18 @@ def test_connections_that_end_before_or_within_the_handshake_leave_nothing(
     assert echo(caller(listening, None), "MODALITY") > 0
 
 
+def test_files_in_the_midst_of_a_renewal_are_worth_another_try(
+    listen: Any, caller: Any, authority: LocalAuthority, ours: Identity, tmp_path: Path
+) -> None:
+    """They are read for each association."""
+    listening = listen(tls=ours.settings())
+    peer = caller(listening, None, tmp_path / "ca.pem")
+    with pytest.raises(PeerUnreachable, match=r"tls\.ca: .*ca\.pem cannot be read"):
+        echo(peer, "MODALITY")
+    (tmp_path / "ca.pem").write_bytes(authority.ca.read_bytes())
+    assert echo(peer, "MODALITY") > 0
+
+
 def test_we_wait_no_longer_for_a_silent_peer_than_its_timeout(authority: LocalAuthority) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         peer = Peer(
