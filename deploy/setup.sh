@@ -19,7 +19,7 @@ fingerprint() {
 
 # Programs by the Debian package that brings them.
 programs=(
-  "orthanc:Orthanc" "dcmtk:storescu" "dicom3tools:dciodvfy" "g++:g++" "make:make" "util-linux:setpriv"
+  "orthanc:Orthanc" "dcmtk:storescu" "openssl:openssl" "dicom3tools:dciodvfy" "g++:g++" "make:make" "util-linux:setpriv"
   "chromium:chromium" "docker-compose:docker-compose" "systemd:systemd-analyze"
 )
 has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }

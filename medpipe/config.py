@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from ssl import SSLContext
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +26,7 @@ from sqlalchemy.exc import ArgumentError
 
 from medpipe.errors import ConfigError
 from medpipe.identity import is_uid
+from medpipe.tls import calling_context, listening_context
 
 ENVIRONMENT_VARIABLE = "MEDPIPE_CONFIG"
 SEARCH_PATH = (Path("medpipe.toml"), Path("/etc/medpipe/medpipe.toml"))
@@ -105,6 +107,18 @@ class Site(Section):
         return self.database
 
 
+class ListenerTls(Section):
+    """With it the listener speaks TLS only. With `ca`, callers must show a certificate that it has signed."""
+
+    certificate: Path
+    private_key: Path
+    ca: Path | None = None
+
+    def context(self) -> SSLContext:
+        """Raises ConfigError where a file cannot be used."""
+        return listening_context("listener.tls", self.certificate, self.private_key, self.ca)
+
+
 class Listener(Section):
     ae_title: AETitle = "MEDPIPE"
     host: str = "127.0.0.1"
@@ -119,6 +133,18 @@ class Listener(Section):
     maximum_instance: Size = 4 * 10**9
     pdu_seconds: float = Field(default=30, gt=0)
     network_timeout: float = Field(default=60, gt=0)
+    tls: ListenerTls | None = None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Listener:
+        if not self.calling:
+            raise ValueError('calling is empty: name the AE titles that may call, or ["*"] for anyone')
+        if "calling" not in self.model_fields_set and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} can be reached by others: say who may call, "
+                'calling = ["YOURPACS"], or ["*"] for anyone'
+            )
+        return self
 
 
 class Worker(Section):
@@ -182,6 +208,25 @@ class OrthancRest(Section):
         return value.rstrip("/")
 
 
+class PeerTls(Section):
+    """`ca` signs the peer's certificate, which must be for `server_name` (default: the peer's host)."""
+
+    ca: Path
+    certificate: Path | None = None
+    private_key: Path | None = None
+    server_name: str = Field(default="", pattern=r"^([A-Za-z0-9:][A-Za-z0-9.:_-]*)?$")
+
+    @model_validator(mode="after")
+    def _pair(self) -> PeerTls:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together")
+        return self
+
+    def context(self, place: str = "tls") -> SSLContext:
+        """Raises ConfigError where a file cannot be used; `place` is this table, for the message."""
+        return calling_context(place, self.ca, self.certificate, self.private_key)
+
+
 class Peer(Section):
     ae_title: AETitle
     host: str
@@ -191,6 +236,7 @@ class Peer(Section):
     dicomweb: str = ""
     timeout: float = Field(default=30, gt=0)
     orthanc: OrthancRest | None = None
+    tls: PeerTls | None = None
 
     @field_validator("dicomweb")
     @classmethod
@@ -345,7 +391,10 @@ def find_config(explicit: Path | None = None, environment: Mapping[str, str] = o
 
 
 def load_config(path: Path | None) -> Config:
-    """Reads and checks one TOML file; the defaults without one. Raises ConfigError with one line per fault."""
+    """Reads and checks one TOML file; the defaults without one. Raises ConfigError with one line per fault.
+
+    The files of TLS are tried too: better now than when the first study comes.
+    """
     if path is None:
         return Config()
     try:
@@ -355,7 +404,16 @@ def load_config(path: Path | None) -> Config:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    return parse_config(raw, str(path))
+    config = parse_config(raw, str(path))
+    try:
+        if config.listener.tls is not None:
+            config.listener.tls.context()
+        for name, peer in config.peers.items():
+            if peer.tls is not None:
+                peer.tls.context(f"peers.{name}.tls")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config
 
 
 def parse_config(raw: Mapping[str, Any], origin: str = "configuration") -> Config:
@@ -395,12 +453,18 @@ _SECTIONS: dict[str, type[Section]] = {
     "peers": Peer,
     "rules": Rule,
 }
+_TABLES: dict[tuple[str, str], type[Section]] = {
+    ("listener", "tls"): ListenerTls,
+    ("peers", "tls"): PeerTls,
+    ("peers", "orthanc"): OrthancRest,
+}
+"""Tables within them, by the last part of their place."""
 
 
 def _known_keys(location: list[Any]) -> list[str]:
     if not location:
         return list(Config.model_fields)
-    section = _SECTIONS.get(str(location[0]))
+    section = _TABLES.get((str(location[0]), str(location[-1])), _SECTIONS.get(str(location[0])))
     return list(section.model_fields) if section is not None else []
 
 

@@ -119,6 +119,19 @@ class PeerRefused(MedpipeError):
     code = "PEER_REFUSED"
 
 
+class PeerInsecure(PeerRefused):
+    """No TLS with a peer: a certificate is not trusted, or one of the two does not speak it; a person must look.
+
+    `distrusts_us`: it is our certificate, or that we have none, that the peer does not accept.
+    """
+
+    code = "PEER_INSECURE"
+
+    def __init__(self, sentence: str, *, distrusts_us: bool = False) -> None:
+        super().__init__(sentence)
+        self.distrusts_us = distrusts_us
+
+
 class InferenceCrashed(MedpipeError):
     """The inference child died (out of memory, killed); worth another try on a fresh child."""
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from local_authority import LocalAuthority, openssl_program
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +19,12 @@ def shared_data() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> LocalAuthority:
+    """A certificate authority; `authority.issue("name")` signs a certificate for 127.0.0.1."""
+    if openssl_program() is None:
+        reason = "the openssl command (package openssl) is not installed"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    return LocalAuthority(tmp_path_factory.mktemp("authority"))

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from ssl import SSLContext, SSLSocket
 from typing import Any
 
 from pynetdicom import AE
@@ -25,12 +26,23 @@ _SEND_BUFFER = 64 * 1024
 """Our answers are short; what a peer does not read of them must not pile up in the kernel."""
 
 
+class _AcceptedSocket(SSLSocket):
+    """Closed where its peer has gone already: Python tries to read when it makes one, and leaves it open on failure."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except OSError:
+            self.close()
+            raise
+
+
 class Acceptor(AssociationServer):
     """A server whose associations are guarded and have one thread each. Use as a context manager.
 
     `store` says the status of a C-STORE request whose data set is complete; what it leaves in `incoming` is removed.
     `handlers` are pynetdicom's, for everything else. `shared`: other processes listen on the same port, and the kernel
-    spreads the connections over them (SO_REUSEPORT).
+    spreads the connections over them (SO_REUSEPORT). `tls`: every connection begins with a TLS handshake.
     """
 
     request_queue_size = 128
@@ -45,11 +57,14 @@ class Acceptor(AssociationServer):
         incoming: Path,
         *,
         shared: bool = False,
+        tls: SSLContext | None = None,
     ) -> None:
         self.limits, self.store, self.incoming = limits, store, incoming
         self.door = Door(limits)
         self._shared = shared
-        super().__init__(ae, address, ae.ae_title, ae.supported_contexts, evt_handlers=handlers)
+        if tls is not None:
+            tls.sslsocket_class = _AcceptedSocket
+        super().__init__(ae, address, ae.ae_title, ae.supported_contexts, tls, handlers)
         self._thread = threading.Thread(
             target=self.serve_forever, args=(_POLL_SECONDS,), name="acceptor", daemon=True
         )
@@ -72,6 +87,16 @@ class Acceptor(AssociationServer):
         if self._shared and self.socket is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """A connection that has just come; its TLS handshake is left to its own thread, and holds up no other."""
+        assert self.socket is not None
+        connection, address = self.socket.accept()
+        if self.ssl_context is not None:
+            connection = self.ssl_context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Nothing has been read of the connection yet."""

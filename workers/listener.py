@@ -66,6 +66,7 @@ class Listener:
         _config.LOG_REQUEST_IDENTIFIERS = False
         _config.LOG_RESPONSE_IDENTIFIERS = False
         _config.LOG_HANDLER_LEVEL = "none"
+        self._tls = config.listener.tls.context() if config.listener.tls is not None else None
         self._acceptor: Acceptor | None = None
         self._place: SharedPort | None = None
         self.port = config.listener.port
@@ -83,7 +84,8 @@ class Listener:
             self._acceptor = self._bind(shared=False)
         self._acceptor.__enter__()
         self.port = self._acceptor.server_address[1]
-        log.info("%s listens on %s:%d", listener.ae_title, listener.host, self.port)
+        spoken = "DICOM over TLS" if self._tls is not None else "DICOM"
+        log.info("%s listens on %s:%d (%s)", listener.ae_title, listener.host, self.port, spoken)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -107,6 +109,7 @@ class Listener:
                 _limits(self._config),
                 self._spool.incoming,
                 shared=shared,
+                tls=self._tls,
             )
         except OSError as error:
             raise StorageError(

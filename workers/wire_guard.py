@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
 
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
+
+from medpipe.tls import trouble
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ _SHORT_PDU = 4
 _CONTROL_PDU = 256 * 1024
 _ROOM_SECONDS = 0.2
 _QUIET_SECONDS = 10.0
+_ALERT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,17 @@ class GuardedSocket(AssociationSocket):
         self._buffer = bytearray(_HEADER)
         self._filled = 0
         self._deadline = 0.0
+        self._handshaken = not isinstance(connection, ssl.SSLSocket)
 
     def receive(self, patience: float) -> bytearray | None:
         """The next PDU; None if it is not all here within `patience` seconds (what has come is kept).
 
-        Raises WireFault for a PDU that is too large, too slow or of no known type, EOFError where the peer has gone.
+        The first calls make the TLS handshake; how long that may take is the state machine's ARTIM timer, as for the
+        association request. Raises WireFault for a PDU that is too large, too slow or of no known type and for a
+        handshake that fails, EOFError where the peer has gone.
         """
+        if not self._handshaken and not self._handshake(patience):
+            return None
         end = time.monotonic() + patience
         while True:
             now = time.monotonic()
@@ -75,6 +84,38 @@ class GuardedSocket(AssociationSocket):
             if self._read(wait) and self._filled == len(self._buffer):
                 pdu, self._buffer, self._filled = self._buffer, bytearray(_HEADER), 0
                 return pdu
+
+    def _handshake(self, seconds: float) -> bool:
+        """Whether the TLS handshake is done; it goes on with the next call. Raises WireFault, EOFError."""
+        if not isinstance(self.socket, ssl.SSLSocket):
+            raise EOFError
+        try:
+            self.socket.settimeout(seconds)
+            self.socket.do_handshake()
+        except TimeoutError:
+            return False
+        except ssl.SSLEOFError as error:
+            raise EOFError from error
+        except ssl.SSLError as error:
+            self._leave_time_for_alert()
+            raise WireFault(f"it {trouble(error)}") from error
+        except OSError as error:
+            raise EOFError from error
+        self._handshaken = True
+        return True
+
+    def _leave_time_for_alert(self) -> None:
+        """A connection that is closed with bytes unread is reset, and the reset overtakes the alert that says why."""
+        assert self.socket is not None
+        end = time.monotonic() + _ALERT_SECONDS
+        try:  # of the plain socket beneath: TLS is over
+            socket.socket.shutdown(self.socket, socket.SHUT_WR)
+            while (left := end - time.monotonic()) > 0:
+                self.socket.settimeout(left)
+                if not socket.socket.recv(self.socket, 4096):
+                    return
+        except OSError:
+            pass
 
     def _read(self, seconds: float) -> bool:
         if self.socket is None:
@@ -107,7 +148,7 @@ class GuardedSocket(AssociationSocket):
 
     def send(self, bytestream: bytes) -> None:
         """Sends a PDU, or says that the connection is lost: also when the peer does not take it in time."""
-        if self.socket is not None:
+        if self.socket is not None and self._handshaken:
             try:
                 self.socket.settimeout(self._limits.pdu_seconds)
                 self.socket.sendall(bytestream)
@@ -175,7 +216,8 @@ class Door:
         for connection, other in self._waiting.items():  # in the order in which they came
             if not crowded or other == address:
                 try:
-                    connection.shutdown(socket.SHUT_RDWR)
+                    # not SSLSocket's own, which would take TLS away under the other thread's hands
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
                 except OSError:
                     continue  # it has gone by itself
                 return True

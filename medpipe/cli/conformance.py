@@ -57,7 +57,8 @@ processes may call at the same time.
 | associations accepted at once | `listener.maximum_associations` (50) |
 | who may call | the AE titles of `listener.calling`; another called title is rejected (`listener.check_called`) |
 | asynchronous operations, user identity, extended negotiation | not supported |
-| security | none of its own: no TLS yet; see [security](security.md) |
+| security | TLS 1.2 and 1.3 (BCP 195, RFC 9325), with certificates of both sides, where the settings have \
+`listener.tls` and `peers.NAME.tls`; see [security](security.md) |
 
 ## As a provider (SCP)
 

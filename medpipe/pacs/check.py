@@ -15,7 +15,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from medpipe.config import Peer
-from medpipe.errors import MedpipeError, PeerUnreachable
+from medpipe.errors import MedpipeError, PeerInsecure, PeerUnreachable
 from medpipe.pacs.network import association, peer_text, status_of
 from medpipe.pacs.syntaxes import COMPREHENSIVE_3D_SR, SEGMENTATION
 
@@ -32,11 +32,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class DestinationCheck:
-    """`away`: the peer did not answer at all, or not now."""
+    """`away`: the peer did not answer at all, or not now. `insecure`: there was no TLS with it, as settings ask for."""
 
     peer: str
     findings: tuple[Finding, ...]
     away: bool = False
+    insecure: bool = False
 
     @property
     def usable(self) -> bool:
@@ -100,7 +101,8 @@ def check_destination(peer: Peer, calling_ae: str) -> DestinationCheck:
     try:
         with association(peer, calling_ae, contexts) as assoc:
             accepted = {str(context.abstract_syntax) for context in assoc.accepted_contexts}
-            connected = Finding("association", True, True, f"accepted, called by {calling_ae}")
+            secured = " over TLS" if peer.tls is not None else ""
+            connected = Finding("association", True, True, f"accepted{secured}, called by {calling_ae}")
             if str(Verification) in accepted:
                 status = status_of(peer, assoc.send_c_echo(), "waiting for its C-ECHO")
                 echo = Finding(
@@ -110,7 +112,8 @@ def check_destination(peer: Peer, calling_ae: str) -> DestinationCheck:
                 echo = Finding("C-ECHO", False, False, "not offered")
     except MedpipeError as error:
         refused = Finding("association", False, True, str(error))
-        return DestinationCheck(peer_text(peer), (refused,), isinstance(error, PeerUnreachable))
+        away, insecure = isinstance(error, PeerUnreachable), isinstance(error, PeerInsecure)
+        return DestinationCheck(peer_text(peer), (refused,), away, insecure)
     findings = [
         Finding(name, uid in accepted, needed, good if uid in accepted else bad)
         for name, uid, needed, good, bad in SERVICES

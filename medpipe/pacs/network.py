@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ssl import SSLContext
+from ssl import SSLContext, SSLEOFError, SSLError, SSLSocket
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -18,8 +18,9 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from medpipe.config import Peer
-from medpipe.errors import MedpipeError, PeerBusy, PeerRefused, PeerUnreachable
+from medpipe.config import Peer, PeerTls
+from medpipe.errors import ConfigError, MedpipeError, PeerBusy, PeerInsecure, PeerRefused, PeerUnreachable
+from medpipe.tls import distrusts_us, trouble
 
 # Instances go from and to disk in chunks: memory does not follow an instance's size.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -52,14 +53,18 @@ def association(
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     handlers: Sequence[Handler] = (),
     patience: float | None = None,
+    tls: SSLContext | None = None,
 ) -> Iterator[Association]:
     """An established association; released at the end, aborted when the body raises.
 
-    `patience` is how long to wait for each DIMSE answer in seconds (default: the peer's timeout).
-    Raises PeerUnreachable (no answer, connection aborted), PeerBusy (rejected for now) or PeerRefused (rejected for
-    good, or no presentation context accepted).
+    `patience` is how long to wait for each DIMSE answer in seconds (default: the peer's timeout). `tls` is used in
+    place of the peer's own settings.
+    Raises PeerUnreachable (no answer, connection aborted), PeerBusy (rejected for now), PeerRefused (rejected for
+    good, or no presentation context accepted) or PeerInsecure (no TLS, or a certificate is not trusted).
     """
     ae = _Caller(ae_title=calling_ae)
+    if tls is None and peer.tls is not None:
+        tls = _as_configured(peer, peer.tls)
     ae.connection_timeout = peer.timeout
     ae.acse_timeout = peer.timeout
     ae.network_timeout = max(peer.timeout, patience or 0)
@@ -72,6 +77,7 @@ def association(
             ae_title=peer.ae_title,
             max_pdu=LONGEST_PDU,
             ext_neg=list(roles),
+            tls_args=(tls, _server_name(peer)) if tls is not None else None,
             evt_handlers=[(evt.EVT_CONN_OPEN, ae.opened), (evt.EVT_PDU_RECV, ae.received), *handlers],
         )
     except OSError as error:  # the host's name is unknown
@@ -87,6 +93,43 @@ def association(
         raise
     finally:
         ae.close(assoc)
+
+
+def _as_configured(peer: Peer, tls: PeerTls) -> SSLContext:
+    """Read anew for each association, so that renewed files count. In the midst of a renewal, try again later."""
+    try:
+        return tls.context(f"{peer_text(peer)}: tls")
+    except ConfigError as error:
+        raise PeerUnreachable(str(error)) from error
+
+
+def _server_name(peer: Peer) -> str:
+    """What the peer's certificate must be for."""
+    return (peer.tls.server_name if peer.tls is not None else "") or peer.host
+
+
+class _SecuredSocket(SSLSocket):
+    """Remembers why TLS failed: pynetdicom logs it, and takes the connection for closed.
+
+    In TLS 1.3 the other side judges our certificate after our part of the handshake: its alert comes with what is
+    read first.
+    """
+
+    failure: OSError | None = None
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except SSLError as error:
+            self.failure = error
+            raise
 
 
 class _Caller(AE):
@@ -107,7 +150,12 @@ class _Caller(AE):
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[SSLContext, str] | None
     ) -> AssociationSocket:
-        made = super()._create_socket(assoc, address, tls_args)
+        made = super()._create_socket(assoc, address, None)
+        if made.socket is not None and tls_args is not None:
+            # here, not when it connects as pynetdicom has it: a socket that fails in between is ours to close
+            context, name = tls_args
+            context.sslsocket_class = _SecuredSocket
+            made.socket = context.wrap_socket(made.socket, server_hostname=name)
         if made.socket is not None:
             # Nagle's algorithm and the peer's delayed acknowledgement together cost 40 ms per instance.
             made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -134,7 +182,17 @@ def _why_not(peer: Peer, ae: _Caller, assoc: Association) -> MedpipeError:
         )
     if assoc.rejected_contexts and not assoc.accepted_contexts:
         return PeerRefused(f"{where} accepts none of the services and objects asked for ({_names(assoc)})")
+    failure = ae.connection.failure if isinstance(ae.connection, _SecuredSocket) else None
+    if isinstance(failure, SSLError) and not isinstance(failure, SSLEOFError):
+        return PeerInsecure(f"{where} {trouble(failure)}", distrusts_us=distrusts_us(failure))
+    if failure is not None:
+        return PeerUnreachable(f"{where} {trouble(failure)}; it may not speak TLS")
     if ae.connected:
+        if isinstance(ae.connection, _SecuredSocket):
+            return PeerUnreachable(
+                f"{where} broke the association off after the TLS handshake; it may not accept our certificate, or not"
+                f" know {ae.ae_title}, or be restarting"
+            )
         return PeerUnreachable(
             f"{where} broke the association off; it may not know {ae.ae_title}, or be restarting"
         )
@@ -155,10 +213,10 @@ def status_of(peer: Peer, answer: Dataset, doing: str) -> int:
     return int(answer.Status)
 
 
-def echo(peer: Peer, calling_ae: str) -> float:
-    """C-ECHO (PS3.4 annex A); seconds it took. Raises PeerUnreachable, PeerBusy or PeerRefused."""
+def echo(peer: Peer, calling_ae: str, tls: SSLContext | None = None) -> float:
+    """C-ECHO (PS3.4 annex A); seconds it took. Raises what `association` raises."""
     begin = time.perf_counter()
-    with association(peer, calling_ae, [build_context(Verification)]) as assoc:
+    with association(peer, calling_ae, [build_context(Verification)], tls=tls) as assoc:
         status = status_of(peer, assoc.send_c_echo(), "waiting for its C-ECHO")
     if status != 0:
         raise PeerRefused(f"{peer_text(peer)} answered C-ECHO with status 0x{status:04X}")

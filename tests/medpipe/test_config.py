@@ -133,3 +133,21 @@ def test_the_viewed_pacs_is_the_named_one_or_the_first_with_dicomweb() -> None:
 
 def test_certificate_and_key_come_together() -> None:
     assert "certificate and private_key belong together" in complaint({"review": {"certificate": "/x.pem"}})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "pacs.example"])
+def test_who_may_call_must_be_said_where_others_can(host: str) -> None:
+    assert f"listener: host '{host}' can be reached by others: say who may call" in complaint(
+        {"listener": {"host": host}}
+    )
+    for calling in (["PACS"], ["*"]):
+        assert parse_config({"listener": {"host": host, "calling": calling}}).listener.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_loopback_anyone_may_call(host: str) -> None:
+    assert parse_config({"listener": {"host": host}}).listener.calling == ("*",)
+
+
+def test_an_empty_list_of_callers_is_not_taken_for_anyone() -> None:
+    assert "listener: calling is empty" in complaint({"listener": {"calling": []}})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ssl import SSLContext
 
-from medpipe.config import Config, Peer
-from medpipe.errors import MedpipeError, PeerUnreachable
+from medpipe.config import Config, ListenerTls, Peer
+from medpipe.errors import MedpipeError, PeerInsecure, PeerUnreachable
 from medpipe.pacs import DestinationCheck, check_destination, echo
 from medpipe.pacs.orthanc import Orthanc
+from medpipe.tls import calling_context
 from workers.selftest.check import Check, State
 
 
@@ -17,7 +19,17 @@ def check_listener(config: Config) -> Iterator[Check]:
     calling = ours.ae_title if "*" in ours.calling else ours.calling[0] if ours.calling else ours.ae_title
     address = f"{ours.ae_title} at {ours.host}:{ours.port}"
     try:
-        echo(Peer(ae_title=ours.ae_title, host=host, port=ours.port, timeout=5), calling)
+        echo(
+            Peer(ae_title=ours.ae_title, host=host, port=ours.port, timeout=5),
+            calling,
+            _as_ourselves(ours.tls),
+        )
+    except PeerInsecure as error:
+        if error.distrusts_us:  # listener.tls.ca may well sign the peers' certificates and not ours
+            advice = "doctor calls with the listener's own certificate; try with a peer's"
+            yield Check("listener", State.NOTE, str(error), advice)
+        else:
+            yield Check("listener", State.FAILED, str(error), "see listener.tls, or restart the listener")
     except PeerUnreachable:
         yield Check(
             "listener", State.NOTE, f"{address} does not answer", "run `medpipe serve` or `medpipe listen`"
@@ -25,10 +37,19 @@ def check_listener(config: Config) -> Iterator[Check]:
     except MedpipeError as error:
         yield Check("listener", State.FAILED, str(error), "another program may have this port: listener.port")
     else:
-        yield Check("listener", State.OK, f"{address} answers")
+        yield Check("listener", State.OK, f"{address} answers{' over TLS' if ours.tls is not None else ''}")
     if "*" in ours.calling and ours.host not in ("127.0.0.1", "::1", "localhost"):
         advice = 'name who may call: listener.calling = ["YOURPACS"]'
         yield Check("callers", State.NOTE, f"anyone may store at {ours.host}", advice)
+
+
+def _as_ourselves(tls: ListenerTls | None) -> SSLContext | None:
+    """Shows our listener its own certificate, and trusts that one alone, whatever name it is for."""
+    if tls is None:
+        return None
+    context = calling_context("listener.tls", tls.certificate, tls.certificate, tls.private_key)
+    context.check_hostname = False
+    return context
 
 
 def check_peer(config: Config, name: str, peer: Peer) -> Iterator[Check]:
@@ -39,6 +60,8 @@ def check_peer(config: Config, name: str, peer: Peer) -> Iterator[Check]:
     if not said["association"].offered:
         state = State.AWAY if report.away else State.FAILED
         advice = "check the peer's host, port and ae_title, its firewall, and that it knows our AE title"
+        if report.insecure:
+            advice = f"check peers.{name}.tls, and what the peer is told of certificates"
         yield Check(label, state, said["association"].sentence, advice)
     else:
         yield from _offers(config, name, peer, report)
