@@ -1,6 +1,4 @@
-"""The review as one ASGI application: OHIF at the root, our pages under /app, /api, /dicom-web, /healthz, /readyz,
-/metrics.
-"""
+"""The review as one ASGI application: OHIF at the root, our pages under /app, /api, /dicom-web, and probes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Figures for Prometheus at /metrics: everything from the registry at the time of asking, so any number of processes
-gives the same answer. No patient data, and no UID: counts by state, bundle and peer alone.
+"""Figures for Prometheus at /metrics, in its text format 0.0.4.
 
-The text format is Prometheus' own, version 0.0.4.
+Everything is read from the registry at the time of asking, so any number of processes gives the same answer. No patient
+data, and no UID: counts by state, bundle and peer alone.
 """
 
 from __future__ import annotations
