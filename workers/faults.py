@@ -22,6 +22,8 @@ POINTS = (
     "after_send",
     "before_confirm",
     "after_confirm",
+    "after_let_go",
+    "before_removed",
 )
 
 

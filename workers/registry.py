@@ -18,7 +18,7 @@ from medpipe.identity import digest, safe_name, set_digest
 from workers import tables
 from workers.database import is_sqlite, migrate, open_engine, reading, writing
 from workers.spool import Sidecar
-from workers.tables import TRANSITIONS, JobState
+from workers.tables import TRANSITIONS, JobState, Retention
 
 STAT, ROUTINE = 1, 100
 """Priorities of the queue; lower runs first."""
@@ -116,40 +116,65 @@ class Registry:
             "reason": sidecar.unreadable,
         }
         if not insert(connection, tables.instance, row):
+            return self._take_back(connection, row)
+        self._count_in(connection, row)
+        return 1
+
+    def _take_back(self, connection: Connection, row: dict[str, Any]) -> int:
+        """An instance that is known arrives again: new only where its files had been removed (retention).
+
+        Where they were about to be, they simply stay: the instance is part of what was processed.
+        """
+        table, study = tables.instance, tables.study
+        same = sa.and_(table.c.sop_instance_uid == row["sop_instance_uid"], table.c.digest == row["digest"])
+        known = connection.execute(sa.select(table.c.study_uid, table.c.retention).where(same)).one()
+        if known.retention == Retention.KEPT.value:
             return 0
-        if sidecar.study_uid is None or sidecar.aside:
+        # the study before its instances, as whoever marks them does: two locks are taken in one order only
+        its_study = study.c.study_uid == known.study_uid
+        connection.execute(sa.select(study.c.study_uid).where(its_study).with_for_update())
+        was = connection.execute(sa.select(table.c.retention).where(same).with_for_update()).scalar_one()
+        connection.execute(sa.update(table).where(same).values(**row, retention=Retention.KEPT.value))
+        if was == Retention.REMOVED.value:
+            self._count_in(connection, row)
             return 1
+        if was == Retention.REMOVING.value:
+            connection.execute(sa.update(study).where(its_study).values(instances=study.c.instances + 1))
+        return 0
+
+    def _count_in(self, connection: Connection, row: dict[str, Any]) -> None:
+        """The study has one instance more, and is to be settled anew."""
+        study_uid, calling_ae, at = row["study_uid"], row["calling_ae"], row["received_at"]
+        if study_uid is None or row["aside"]:
+            return
         study = tables.study
-        found = connection.execute(
-            sa.select(study).where(study.c.study_uid == sidecar.study_uid).with_for_update()
-        ).one_or_none()
+        values: dict[str, Any] = {
+            "study_uid": study_uid,
+            "calling_aes": [calling_ae],
+            "first_at": at,
+            "last_at": at,
+            "instances": 1,
+            "generation": 1,
+        }
+        query = sa.select(study).where(study.c.study_uid == study_uid).with_for_update()
+        found = connection.execute(query).one_or_none()
         if found is None:
-            values: dict[str, Any] = {
-                "study_uid": sidecar.study_uid,
-                "calling_aes": [sidecar.calling_ae],
-                "first_at": sidecar.received_at,
-                "last_at": sidecar.received_at,
-                "instances": 1,
-                "generation": 1,
-            }
             if insert(connection, study, values):
-                return 1
-            found = connection.execute(
-                sa.select(study).where(study.c.study_uid == sidecar.study_uid).with_for_update()
-            ).one()
+                return
+            found = connection.execute(query).one()
+        removed = found.retention == Retention.REMOVED.value
         connection.execute(
             sa.update(study)
-            .where(study.c.study_uid == sidecar.study_uid)
+            .where(study.c.study_uid == study_uid)
             .values(
-                calling_aes=sorted({*found.calling_aes, sidecar.calling_ae}),
-                first_at=min(found.first_at, sidecar.received_at),
-                last_at=max(found.last_at, sidecar.received_at),
+                calling_aes=sorted({*found.calling_aes, calling_ae}),
+                first_at=min(found.first_at, at),
+                last_at=max(found.last_at, at),
                 instances=study.c.instances + 1,
                 generation=study.c.generation + 1,
-                retention="kept",
+                retention=Retention.KEPT.value if removed else found.retention,
             )
         )
-        return 1
 
     def unsettled(self) -> list[StudyRow]:
         """Studies whose content has changed since they were last turned into jobs, and that nobody is retrieving."""
@@ -165,13 +190,17 @@ class Registry:
         ]
 
     def instances_of(self, study_uid: str) -> list[Row[Any]]:
-        """The accepted instances of a study, by name in the spool."""
+        """The accepted instances of a study whose files are here, by name in the spool."""
         table = tables.instance
         with self.read() as connection:
             return list(
                 connection.execute(
                     sa.select(table)
-                    .where(table.c.study_uid == study_uid, table.c.aside.is_(False))
+                    .where(
+                        table.c.study_uid == study_uid,
+                        table.c.aside.is_(False),
+                        table.c.retention == Retention.KEPT.value,
+                    )
                     .order_by(table.c.file)
                 ).all()
             )

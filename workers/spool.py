@@ -209,8 +209,24 @@ class Spool:
                     linked += 1
         return linked
 
+    def let_go(self, name: str) -> bool:
+        """Removes one instance for good (retention). False where it has just arrived again: then it stays.
+
+        Twice is once. Under the lock of `receive`: what comes later finds nothing here, and is taken as new.
+        """
+        path = self.path_named(name)
+        if not path.parent.is_dir():
+            return True
+        with _locked(path.parent):
+            if (self._arrivals / f"{name}.json").exists():
+                return False
+            path.with_suffix(".json").unlink(missing_ok=True)  # first: a file without sidecar was never here
+            path.unlink(missing_ok=True)
+            sync_folder(path.parent)
+        return True
+
     def remove(self, name: str) -> None:
-        """Forgets one instance's bytes and sidecar (retention)."""
+        """Forgets what is left of an instance whose file is gone."""
         path = self.path_named(name)
         path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from medpipe.errors import NotFound, UsageError
 from workers.queue import JobQueue, open_workflows
 from workers.registry import Registry
+from workers.retention import is_removed
 from workers.spool import Spool
 from workers.tables import FINAL, DeliveryState, JobState, delivery, image, job, result, study
 
@@ -127,6 +128,7 @@ def retry(registry: Registry, queue: JobQueue, study_or_job: str, who: str) -> l
         if JobState(row.state) not in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED):
             continue
         with registry.begin() as connection:
+            _check_kept(connection, row.study_uid)
             if not _send_again(registry, queue, connection, row):
                 registry.again(connection, row.id, queue.enqueue, who)
         done.append(row.id)
@@ -137,8 +139,17 @@ def retry(registry: Registry, queue: JobQueue, study_or_job: str, who: str) -> l
     return done
 
 
+def _check_kept(connection: sa.Connection, study_uid: str) -> None:
+    if is_removed(connection, study_uid):
+        raise UsageError(
+            f"study {study_uid}: its files were removed after site.keep_days; "
+            f"`medpipe reprocess {study_uid}` retrieves it again"
+        )
+
+
 def _settle_again(registry: Registry, row: sa.Row[Any], who: str) -> None:
     with registry.begin() as connection:
+        _check_kept(connection, row.study_uid)
         connection.execute(sa.delete(job).where(job.c.id == row.id))  # it only said why there is no job
         connection.execute(
             sa.update(study)

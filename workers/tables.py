@@ -94,6 +94,14 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 """From -> to. A retry or a forced reprocess queues a finished job again as its next generation."""
 
 
+class Retention(StrEnum):
+    """What is left of a study's or an instance's files; the rows stay. Marked first, then removed."""
+
+    KEPT = "kept"
+    REMOVING = "removing"
+    REMOVED = "removed"
+
+
 class DeliveryState(StrEnum):
     """Where one result stands at one destination."""
 
@@ -110,7 +118,7 @@ study = Table(
     Column("calling_aes", JSON, nullable=False, default=list),
     Column("first_at", Float, nullable=False),
     Column("last_at", Float, nullable=False),
-    Column("instances", Integer, nullable=False, default=0),
+    Column("instances", Integer, nullable=False, default=0, comment="those whose files are kept"),
     Column("generation", Integer, nullable=False, default=0, comment="counts changes of content"),
     Column(
         "settled", Integer, nullable=False, default=0, comment="the last generation that was turned into jobs"
@@ -120,7 +128,7 @@ study = Table(
         "retrieval", String(32), comment="token of the reprocess that is retrieving: no rule starts a job"
     ),
     Column("retrieval_at", Float),
-    Column("retention", String(16), nullable=False, default="kept"),
+    Column("retention", String(16), nullable=False, default=Retention.KEPT.value),
 )
 
 instance = Table(
@@ -138,6 +146,7 @@ instance = Table(
     Column("received_at", Float, nullable=False),
     Column("aside", Boolean, nullable=False, default=False),
     Column("reason", Text),
+    Column("retention", String(16), nullable=False, server_default=Retention.KEPT.value),
 )
 
 job = Table(

@@ -23,6 +23,7 @@ from workers.jobs import JobRunner
 from workers.lease import Lease
 from workers.queue import JOBS, SEND_SLOTS, SENDING, WORKFLOW_VERSION, JobQueue, migrate_engine
 from workers.registry import Registry
+from workers.retention import Janitor
 from workers.settle import Steward
 from workers.slots import CHILD_COMMAND, Slots
 from workers.spool import Spool
@@ -76,6 +77,8 @@ class Worker:
         self.lease.start(ended)  # beats to the very end: what still runs is ours
         steward = threading.Thread(target=self._settle, name="steward", daemon=True)
         steward.start()
+        janitor = threading.Thread(target=self._remove_old, name="janitor", daemon=True)
+        janitor.start()
         tidy(self.config, self.registry)
         log.info("worker %s is ready", self.lease.executor_id)
         idle = 0
@@ -89,9 +92,9 @@ class Worker:
                         return
         finally:
             self.stop.set()
-            self._end(steward, ended)
+            self._end((steward, janitor), ended)
 
-    def _end(self, steward: threading.Thread, ended: threading.Event) -> None:
+    def _end(self, threads: Sequence[threading.Thread], ended: threading.Event) -> None:
         """Claims nothing more, lets running steps finish for a short time, gives the rest back."""
         log.info("worker %s stops", self.lease.executor_id)
         last_call = threading.Timer(_GRACE_SECONDS, self.slots.close)
@@ -99,7 +102,8 @@ class Worker:
         DBOS.destroy(workflow_completion_timeout_sec=_GRACE_SECONDS + 3)
         last_call.cancel()
         self.slots.end()
-        steward.join(timeout=5)
+        for thread in threads:
+            thread.join(timeout=5)
         ended.set()
         self.lease.release()
         self.queue.close()
@@ -111,6 +115,9 @@ class Worker:
     def _settle(self) -> None:
         with Steward(self.config, self.spool, self.registry, self.queue.enqueue) as steward:
             steward.run(self.stop)
+
+    def _remove_old(self) -> None:
+        Janitor(self.config, self.spool, self.registry).run(self.stop)
 
     def _launch_engine(self) -> None:
         DBOS(

@@ -1,4 +1,4 @@
-"""The review as one ASGI application: OHIF at the root, our pages under /app, /api, /dicom-web, /healthz, /readyz."""
+"""The review as one ASGI application: OHIF at the root, our pages under /app, /api, /dicom-web, and probes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio.to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from medpipe.config import Config
 from medpipe.review import api, pages
 from medpipe.review.guard import SIGN_IN, Guard
+from medpipe.review.metrics import CONTENT_TYPE
 from medpipe.review.site import Site
 
 STATIC = Path(__file__).parent / "static"
@@ -36,6 +38,7 @@ def create_app(config: Config) -> Starlette:
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/metrics", metrics),
             Route("/app", pages.worklist),
             Route("/app/", to_worklist),
             Route("/app/rows", pages.rows, methods=["POST"]),
@@ -74,6 +77,12 @@ async def readyz(request: Request) -> Response:
     """Whether database and PACS answer: 200, or 503 and which does not."""
     shortcomings = await request.app.state.site.shortcomings()
     return JSONResponse({"ready": not shortcomings, **shortcomings}, 503 if shortcomings else 200)
+
+
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    text = await anyio.to_thread.run_sync(request.app.state.site.metrics.text)
+    return Response(text, media_type=CONTENT_TYPE)
 
 
 async def dicomweb(request: Request) -> Response:

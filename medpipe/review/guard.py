@@ -15,7 +15,7 @@ from medpipe.review.sessions import Sessions
 COOKIE = "medpipe_session"
 SIGN_IN = "/app/sign-in"
 
-_OPEN = {"/healthz", "/readyz", SIGN_IN}
+_OPEN = {"/healthz", "/readyz", "/metrics", SIGN_IN}
 _OPEN_FOLDER = "/app/static/"
 _DATA = ("/api/", "/dicom-web/")
 _PASSED_ON = {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"}

@@ -11,6 +11,7 @@ import anyio.to_thread
 from medpipe.config import Config, Review
 from medpipe.review.changes import Changes
 from medpipe.review.dicomweb import Proxy
+from medpipe.review.metrics import Metrics
 from medpipe.review.people import People
 from medpipe.review.sessions import Doorkeeper, Sessions
 from medpipe.review.viewer import Viewer
@@ -31,6 +32,7 @@ class Site:
         shown_peer = viewed[0] if viewed is not None and self.viewer.fetched else None
         self.worklist = Worklist(self.registry, config.worker.bundle_folders, shown_peer)
         self.people = People(self.proxy)
+        self.metrics = Metrics(config, self.registry)
         self.changes = Changes(self.worklist.pulse)
         users = self.settings.users
         self.doorkeeper = Doorkeeper(users)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 import pytest
 from local_orthanc import LocalOrthanc
 
+from medpipe.config import load_config
 from medpipe.identity import uid_from
+from workers.registry import Registry
+from workers.retention import Janitor
+from workers.spool import Spool
 
 
 def seg_bytes(orthanc: LocalOrthanc, study_uid: str) -> dict[str, str]:
@@ -20,6 +25,16 @@ def seg_bytes(orthanc: LocalOrthanc, study_uid: str) -> dict[str, str]:
 
 def jobs_computed(line: Any) -> list[int]:
     return [row["attempts"] for row in line.status()]
+
+
+def remove_files(line: Any, study_uid: str) -> None:
+    """What a worker does once `site.keep_days` are over."""
+    config = load_config(line.config_file)
+    spool, registry = Spool(config.site.root), Registry(config.site.database_url)
+    janitor = Janitor(config, spool, registry)
+    assert janitor.mark(study_uid, time.time()) and janitor.round() == [study_uid]
+    registry.close()
+    assert not list(spool.instances.glob("??/*.dcm")) and not list(config.site.root.glob("outbox/*/*"))
 
 
 @pytest.mark.parametrize("line", ["sqlite", "postgresql"], indirect=True)
@@ -38,6 +53,11 @@ def test_reprocess_computes_once_and_force_gives_the_same_bytes(
     assert "nothing to do" in said
     assert jobs_computed(line) == [1] and seg_bytes(orthanc, study) == first
 
+    remove_files(line, study)  # it is retrieved again, with or without --force
+    assert "nothing to do" in line.run("reprocess", study)
+    assert jobs_computed(line) == [1] and seg_bytes(orthanc, study) == first
+
+    remove_files(line, study)
     for uid in orthanc.sop_instance_uids(StudyInstanceUID=study, Modality="SEG"):
         (found,) = orthanc.find("Instance", SOPInstanceUID=uid)
         orthanc.delete(f"/instances/{found['ID']}")
