@@ -1,0 +1,41 @@
+"""A site's settings: one TOML file, typed and checked (medpipe.config.settings), table by table."""
+
+from medpipe.config.faults import describe
+from medpipe.config.network import Listener, ListenerTls, OrthancRest, Peer, PeerTls
+from medpipe.config.processing import Reading, Results, Site, Worker
+from medpipe.config.review import SCRYPT_FORM, Review
+from medpipe.config.rules import Condition, Matches, Range, Rule, Scalar
+from medpipe.config.settings import Config, find_config, load_config, masked, parse_config
+from medpipe.config.values import AETitle, Name, Port, Section, Size, is_loopback, parse_size
+
+__all__ = [
+    "SCRYPT_FORM",
+    "AETitle",
+    "Condition",
+    "Config",
+    "Listener",
+    "ListenerTls",
+    "Matches",
+    "Name",
+    "OrthancRest",
+    "Peer",
+    "PeerTls",
+    "Port",
+    "Range",
+    "Reading",
+    "Results",
+    "Review",
+    "Rule",
+    "Scalar",
+    "Section",
+    "Site",
+    "Size",
+    "Worker",
+    "describe",
+    "find_config",
+    "is_loopback",
+    "load_config",
+    "masked",
+    "parse_config",
+    "parse_size",
+]
