@@ -9,18 +9,21 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-_START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_JPEG_LS = 0xF7
+_END_OF_IMAGE = b"\xff\xd9"
+_START_OF_FRAME = frozenset({*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _START_OF_SCAN = 0xDA
 
 
 @dataclass(frozen=True)
 class CodedSize:
-    """Rows, columns and components of a coded frame."""
+    """Rows, columns and components of a coded frame; `ends` where its last marker is there, as far as it matters."""
 
     rows: int
     columns: int
     components: int
+    ends: bool = True
 
 
 def coded_size(frame: bytes) -> CodedSize | None:
@@ -53,7 +56,9 @@ def _jpeg(frame: bytes) -> CodedSize | None:
             continue
         if marker in _START_OF_FRAME:
             rows, columns, components = struct.unpack_from(">HHB", frame, at + 5)
-            return CodedSize(rows, columns, components)
+            # CharLS looks for the rest of a JPEG-LS frame for ever; the other decoders stop at the last byte
+            ends = marker != _JPEG_LS or _END_OF_IMAGE in frame
+            return CodedSize(rows, columns, components, ends)
         if marker == _START_OF_SCAN:
             return None
         at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])

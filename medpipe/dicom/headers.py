@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ _ALLOWED_PATIENT = {"PatientSex", "PatientAge"}
 _LONGEST = 1024
 _SOP_INSTANCE_UID = 0x00080018
 _PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_LARGE_VALUE = 1 << 16
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _TEXT = {"AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 _NUMBERS = {"DS", "FD", "FL", "IS", "SL", "SS", "UL", "US", "SV", "UV"}
@@ -74,14 +76,27 @@ def read_dataset(path: Path, *, pixels: bool) -> Dataset:
     return dataset
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which no more is asked than it has: Python makes room for what is asked, however deep it is claimed."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self.size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGE_VALUE:
+            size = max(0, min(size, self.size - self.tell()))
+        return super().read(size)
+
+
 def _parsed(path: Path, pixels: bool, force: bool) -> Dataset:
-    """The data set, up to the pixel data or with them. No room is made for a value longer than its file.
+    """The data set, up to the pixel data or with them. A value longer than its file is refused.
 
     Without a preamble (`force`) anything may be a file: such a value then ends it, unless it is known as DICOM by then.
     """
     known = not force
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with _Bounded(io.FileIO(path)) as file:
+        size = file.size
 
         def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
             nonlocal known

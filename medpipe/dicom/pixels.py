@@ -56,6 +56,8 @@ def check_attributes(dataset: Dataset, maximum_pixels: int) -> None:
     if rows < 1 or columns < 1:
         raise Refused(ReasonCode.BAD_HEADER, f"Rows x Columns is {rows} x {columns}")
     frames = max(1, whole_number(dataset, "NumberOfFrames"))
+    if whole_number(dataset, "NumberOfFrames") < 0:
+        raise Refused(ReasonCode.BAD_HEADER, "NumberOfFrames is negative")
     if rows * columns * frames > maximum_pixels:
         raise Refused(ReasonCode.TOO_LARGE, f"{rows} x {columns} x {frames} pixels are more than the limit")
     allocated, stored = whole_number(dataset, "BitsAllocated"), whole_number(dataset, "BitsStored")
@@ -87,6 +89,8 @@ def _check_frame(dataset: Dataset) -> None:
         ) from None
     if size is None:
         return
+    if not size.ends:
+        raise Refused(ReasonCode.BAD_PIXELS, "the coded frame is cut off")
     _check_shape((size.rows, size.columns), dataset)
     if size.components != int(dataset.SamplesPerPixel):
         raise Refused(
