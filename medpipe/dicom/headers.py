@@ -95,7 +95,7 @@ def _parsed(path: Path, pixels: bool, force: bool) -> Dataset:
     Without a preamble (`force`) anything may be a file: such a value then ends it, unless it is known as DICOM by then.
     """
     known = not force
-    with _Bounded(io.FileIO(path)) as file:
+    with _Bounded(io.FileIO(str(path))) as file:  # pydicom takes its name for a string
         size = file.size
 
         def stop(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -26,7 +26,8 @@ from pydicom.uid import (
 )
 
 from medpipe.config import Reading
-from medpipe.dicom import Assembly, GuardedReader
+from medpipe.dicom import Assembly, GuardedReader, read_headers
+from medpipe.errors import Refused
 from medpipe.samples import write_study
 
 UNDEFINED = 0xFFFFFFFF
@@ -204,6 +205,12 @@ def odd_characters(dataset: Dataset) -> bytes:
 
 JPEG_OF_60000 = b"\xff\xd8\xff\xc0\x00\x0b\x08\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9"
 
+
+def cut_in_the_header(dataset: Dataset) -> bytes:
+    raw = file_of(dataset)
+    return raw[: raw.rindex(b"\x28\x00\x10\x00US") + 9]
+
+
 REFUSED: dict[str, tuple[Callable[[Dataset], bytes], str]] = {
     "wrong VR": (before_pixels(struct.pack("<HH2sHI", 0x2001, 0x1001, b"ZZ", 9, 0x7FFF0000)), "UNREADABLE"),
     "undefined length without end": (
@@ -214,6 +221,7 @@ REFUSED: dict[str, tuple[Callable[[Dataset], bytes], str]] = {
         before_pixels(struct.pack("<HH2sHI", 0x2001, 0x1001, b"UN", 0, 0xFFFFFFF0)),
         "UNREADABLE",
     ),
+    "cut within its header": (cut_in_the_header, "BAD_HEADER"),
     "nested 300": (before_pixels(nested(300)), "UNREADABLE"),
     "nested 10,000": (before_pixels(nested(10_000)), "UNREADABLE"),
     "a million private elements": (before_pixels(private_elements(1_000_000)), "MEMORY_LIMIT"),
@@ -330,6 +338,34 @@ def test_a_picture_that_breaks_the_reader_is_left_out_and_the_others_are_read(
     assert [image.name for image in assembly.images] == [other]
 
 
+def test_a_study_of_many_instances_that_break_the_reader_is_refused(
+    sound: Path, reader: GuardedReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medpipe.dicom.guarded._MOST_BROKEN", 0)
+    with pytest.raises(Refused) as refused:
+        assembled(bomb(pydicom.dcmread(sound)), sound, reader, tmp_path)
+    assert refused.value.code == "MEMORY_LIMIT"
+
+
+@pytest.mark.filterwarnings("ignore:Unknown encoding")
+def test_a_name_in_no_known_characters_stays_the_bytes_it_is(
+    sound: Path, reader: GuardedReader, tmp_path: Path
+) -> None:
+    _, assembly = assembled(odd_characters(pydicom.dcmread(sound)), sound, reader, tmp_path)
+    names = {read_headers(image)[0].get_item("PatientName").value for image in assembly.images}
+    assert names == {b"\xff\xfe\x1b$)^\nUltrasound ", b"Sample^Ultrasound "}
+
+
+def test_the_markers_of_a_jpeg_say_how_colour_is_coded(reader: GuardedReader, tmp_path: Path) -> None:
+    (path,) = write_study("fundus", tmp_path, seed=1, width=256, height=192).files
+    (truth,) = reader.assemble([path], tmp_path / "truth").images
+    lying = pydicom.dcmread(path)
+    lying.PhotometricInterpretation = "RGB"
+    path.write_bytes(file_of(lying, JPEGBaseline8Bit))
+    (image,) = reader.assemble([path], tmp_path / "scratch").images
+    np.testing.assert_array_equal(image.array, truth.array)
+
+
 def test_a_slice_that_breaks_the_reader_takes_its_series_with_it(tmp_path: Path) -> None:
     """A volume that lacks its last slice would look whole: it is refused, never shortened."""
     files = list(write_study("ct", tmp_path, seed=1, shape=(16, 48, 56)).files[:4])
@@ -346,9 +382,9 @@ def test_a_fuzzed_file_is_read_or_refused_and_its_neighbours_always_read(tmp_pat
     studies = random.Random(0).sample(file_mutations.sound_studies(tmp_path), 12)
     with GuardedReader(Reading(memory=400_000_000, seconds=60)) as reader:
         child = reader.warm_up()
-        ends = [outcome for _, outcome in file_mutations.outcomes(reader, studies, range(200), tmp_path)]
+        ends = [outcome for _, outcome in file_mutations.outcomes(reader, studies, range(150), tmp_path)]
         assert child is None and reader._child is not None and reader._child.poll() is None
-    assert len(ends) == 200 and "nothing" not in ends
+    assert len(ends) == 150 and "nothing" not in ends
     assert {"image", "BAD_PIXELS", "BAD_HEADER"} <= set(ends)
 
 
