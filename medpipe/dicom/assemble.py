@@ -77,7 +77,10 @@ def assemble(paths: Sequence[Path], scratch: Path, limits: Plain, uid_root: str,
     instances = _open(paths, found, uid_root, begin)
     if len({i.patient_key for i in instances}) > 1:
         raise Refused(ReasonCode.TWO_PATIENTS, "the study holds instances of two patient ids")
-    studies = {str(i.header.get("StudyInstanceUID", "")) for i in instances}
+    pairs = {(i.series_uid, str(i.header.get("StudyInstanceUID", ""))) for i in instances}
+    studies = {study for _, study in pairs}
+    if len(pairs) > len({series for series, _ in pairs}):
+        raise Refused(ReasonCode.SERIES_IN_TWO_STUDIES, "one series lies in two studies")
     if len(studies) > 1:
         raise Refused(ReasonCode.BAD_HEADER, "the instances belong to several studies")
     found.study_header = _study_header(instances, scratch)

@@ -347,6 +347,17 @@ def test_a_study_of_many_instances_that_break_the_reader_is_refused(
     assert refused.value.code == "MEMORY_LIMIT"
 
 
+@pytest.mark.parametrize(("series", "code"), [("", "SERIES_IN_TWO_STUDIES"), ("2.25.77", "BAD_HEADER")])
+def test_instances_of_two_studies_are_no_study(
+    series: str, code: str, sound: Path, reader: GuardedReader, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(sound)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.78", series or dataset.SeriesInstanceUID
+    with pytest.raises(Refused) as refused:
+        assembled(file_of(dataset), sound, reader, tmp_path)
+    assert refused.value.code == code
+
+
 @pytest.mark.filterwarnings("ignore:Unknown encoding")
 def test_a_name_in_no_known_characters_stays_the_bytes_it_is(
     sound: Path, reader: GuardedReader, tmp_path: Path
