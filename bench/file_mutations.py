@@ -354,7 +354,7 @@ def _assembled(reader: GuardedReader, paths: Sequence[Path], scratch: Path) -> s
 
 
 def main() -> None:
-    """Reads all mutations with one reader and counts what became of them."""
+    """Reads all mutations with one reader and counts what became of them; a scan's time counts to its first outcome."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
