@@ -6,7 +6,8 @@ the description that the parent builds its `Image`s from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom import Dataset
 
 from medpipe.dicom import pixels
 from medpipe.dicom.classes import MULTIFRAME, PICTURES, SLICES, class_name, is_own_output, is_picture_object
 from medpipe.dicom.geometry import Tolerances, plane_of, stack
-from medpipe.dicom.headers import header_of, read_dataset, whole_number
+from medpipe.dicom.headers import header_of, read_dataset, whole_number, write_header
 from medpipe.dicom.pictures import calibration_of, laterality_of
 from medpipe.errors import ReasonCode, Refused
 
 Plain = dict[str, Any]
+Begin = Callable[[Path, str], None]
+"""Told the file and the stage ("header" or "pixels") before a file is opened; raises Refused if that broke before."""
 
 
 @dataclass
@@ -60,30 +61,55 @@ class Found:
         )
 
 
-def assemble(paths: Sequence[Path], scratch: Path, limits: Plain, uid_root: str) -> Plain:
+@dataclass(frozen=True)
+class Task:
+    """What one assembly works with."""
+
+    scratch: Path
+    limits: Plain
+    found: Found
+    begin: Begin
+
+
+def assemble(paths: Sequence[Path], scratch: Path, limits: Plain, uid_root: str, begin: Begin) -> Plain:
     """Images of one study from its instance files. `limits` are those of the [reading] section."""
     found = Found()
-    instances = _open(paths, found, uid_root)
+    instances = _open(paths, found, uid_root, begin)
     if len({i.patient_key for i in instances}) > 1:
         raise Refused(ReasonCode.TWO_PATIENTS, "the study holds instances of two patient ids")
-    studies = {str(i.header.get("StudyInstanceUID", "")) for i in instances}
+    pairs = {(i.series_uid, str(i.header.get("StudyInstanceUID", ""))) for i in instances}
+    studies = {study for _, study in pairs}
+    if len(pairs) > len({series for series, _ in pairs}):
+        raise Refused(ReasonCode.SERIES_IN_TWO_STUDIES, "one series lies in two studies")
     if len(studies) > 1:
         raise Refused(ReasonCode.BAD_HEADER, "the instances belong to several studies")
-    if instances:
-        found.study_header = str(_write_header(instances[0].header, scratch / "study.dcm"))
+    found.study_header = _study_header(instances, scratch)
     by_series: dict[str, list[Instance]] = {}
     for instance in instances:
         by_series.setdefault(instance.series_uid, []).append(instance)
     for series_uid in sorted(by_series):
-        _series(series_uid, by_series[series_uid], scratch, limits, found)
+        _series(series_uid, by_series[series_uid], Task(scratch, limits, found, begin))
     return {**vars(found), "study_uid": studies.pop() if studies else ""}
 
 
-def _open(paths: Sequence[Path], found: Found, uid_root: str) -> list[Instance]:
+def _study_header(instances: Sequence[Instance], scratch: Path) -> str | None:
+    """Writes the first instance's header that can be written."""
+    for instance in instances:
+        try:
+            return str(write_header(instance.header, scratch / "study.dcm"))
+        except (MemoryError, OSError):
+            raise
+        except Exception:  # its own series says why
+            continue
+    return None
+
+
+def _open(paths: Sequence[Path], found: Found, uid_root: str, begin: Begin) -> list[Instance]:
     instances: list[Instance] = []
     seen: set[str] = set()
     for path in paths:
         try:
+            begin(path, "header")
             header = read_dataset(path, pixels=False)
             known = header_of(header, path, uid_root)
         except Refused as reason:
@@ -103,28 +129,39 @@ def _open(paths: Sequence[Path], found: Found, uid_root: str) -> list[Instance]:
     return instances
 
 
-def _series(series_uid: str, members: list[Instance], scratch: Path, limits: Plain, found: Found) -> None:
+def _series(series_uid: str, members: list[Instance], task: Task) -> None:
     slices: list[Instance] = []
     for instance in members:
-        try:
+        with _refusing(series_uid, [instance], task.found):
             _refuse_by_class(instance)
             if instance.sop_class_uid in SLICES:
                 slices.append(instance)
             else:
-                _picture(instance, scratch, limits, found)
-        except Refused as reason:
-            found.refuse(reason, series_uid, [instance.sop_instance_uid])
+                _picture(instance, task)
     if not slices:
         return
-    used, localizers = _without_localizers(slices)
-    if localizers:
-        scout = Refused(ReasonCode.LOCALIZER, "a localizer is a scout picture, not a slice of a volume")
-        found.refuse(scout, series_uid, [i.sop_instance_uid for i in localizers])
-    if used:
-        try:
-            _volume(series_uid, used, scratch, limits, found)
-        except Refused as reason:
-            found.refuse(reason, series_uid, [i.sop_instance_uid for i in used])
+    localizers = [i for i in slices if "LOCALIZER" in _image_type(i.header)]
+    with _refusing(series_uid, localizers, task.found):
+        if localizers:
+            raise Refused(ReasonCode.LOCALIZER, "a localizer is a scout picture, not a slice of a volume")
+    used = [i for i in slices if i not in localizers]
+    with _refusing(series_uid, used, task.found):
+        if used:
+            _volume(series_uid, used, task)
+
+
+@contextmanager
+def _refusing(series_uid: str, instances: Sequence[Instance], found: Found) -> Iterator[None]:
+    """What goes wrong within concerns these instances alone; what the machine lacks concerns the whole study."""
+    try:
+        yield
+    except (MemoryError, OSError):
+        raise
+    except Refused as reason:
+        found.refuse(reason, series_uid, [i.sop_instance_uid for i in instances])
+    except Exception as error:
+        odd = Refused(ReasonCode.BAD_HEADER, f"an attribute makes no sense ({type(error).__name__})")
+        found.refuse(odd, series_uid, [i.sop_instance_uid for i in instances])
 
 
 def _refuse_by_class(instance: Instance) -> None:
@@ -143,11 +180,6 @@ def _refuse_by_class(instance: Instance) -> None:
         )
 
 
-def _without_localizers(slices: list[Instance]) -> tuple[list[Instance], list[Instance]]:
-    localizers = [i for i in slices if "LOCALIZER" in _image_type(i.header)]
-    return [i for i in slices if i not in localizers], localizers
-
-
 def _image_type(header: Dataset) -> list[str]:
     value = header.get("ImageType") or []
     return [str(item).upper() for item in ([value] if isinstance(value, str) else value)]
@@ -156,8 +188,9 @@ def _image_type(header: Dataset) -> list[str]:
 # --- pictures -----------------------------------------------------------------------------------------------------
 
 
-def _picture(instance: Instance, scratch: Path, limits: Plain, found: Found) -> None:
-    dataset = _with_pixels(instance, limits)
+def _picture(instance: Instance, task: Task) -> None:
+    scratch, found = task.scratch, task.found
+    dataset = _with_pixels(instance, task)
     padding: NDArray[np.bool_] | None = None
     if pixels.is_colour(dataset):
         array: NDArray[Any] = pixels.decode_colour(dataset)[:, None]
@@ -172,6 +205,7 @@ def _picture(instance: Instance, scratch: Path, limits: Plain, found: Found) -> 
     if spacing is not None:
         affine[0, 0], affine[1, 1] = spacing[1], spacing[0]
     number = len(found.images)
+    source = _source(instance, scratch / f"header-{number}-0.dcm")
     _save(array, scratch / f"image-{number}.npy")
     if padding is not None:
         _save(padding, scratch / f"padding-{number}.npy")
@@ -180,7 +214,7 @@ def _picture(instance: Instance, scratch: Path, limits: Plain, found: Found) -> 
             "number": number,
             "affine": affine.tolist(),
             "spatial": False,
-            "sources": [_source(instance, scratch / f"header-{number}-0.dcm")],
+            "sources": [source],
             "series_uid": instance.series_uid,
             "name": instance.sop_instance_uid,
             "modality": str(instance.header.get("Modality", "") or ""),
@@ -197,12 +231,14 @@ def _picture(instance: Instance, scratch: Path, limits: Plain, found: Found) -> 
 # --- volumes ------------------------------------------------------------------------------------------------------
 
 
-def _volume(series_uid: str, slices: list[Instance], scratch: Path, limits: Plain, found: Found) -> None:
+def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
+    scratch, limits, found = task.scratch, task.limits, task.found
     for instance in slices:
         if "MOSAIC" in _image_type(instance.header):
             raise Refused(ReasonCode.MOSAIC, "each picture of the series is a mosaic of many slices")
         if pixels.is_colour(instance.header):
             raise Refused(ReasonCode.COLOUR, "the series is coloured: no grey values to make a volume of")
+        pixels.check_attributes(instance.header, limits["maximum_pixels"])
     if len({i.sop_class_uid for i in slices}) > 1:
         raise Refused(ReasonCode.BAD_HEADER, "the series mixes SOP classes")
     tolerances = Tolerances(
@@ -222,7 +258,7 @@ def _volume(series_uid: str, slices: list[Instance], scratch: Path, limits: Plai
     )
     padding: NDArray[np.bool_] | None = None
     for k, instance in enumerate(ordered):
-        stored, mask = pixels.decode_grey(_with_pixels(instance, limits))
+        stored, mask = pixels.decode_grey(_with_pixels(instance, task))
         volume[0, k] = pixels.to_modality(stored, instance.header)
         if mask is not None:
             if padding is None:
@@ -265,9 +301,10 @@ def _common_type(headers: Sequence[Dataset]) -> tuple[type[np.generic], tuple[fl
 # --- both ---------------------------------------------------------------------------------------------------------
 
 
-def _with_pixels(instance: Instance, limits: Plain) -> Dataset:
+def _with_pixels(instance: Instance, task: Task) -> Dataset:
+    task.begin(instance.path, "pixels")
     dataset = read_dataset(instance.path, pixels=True)
-    pixels.check_layout(dataset, limits["maximum_pixels"])
+    pixels.check_layout(dataset, task.limits["maximum_pixels"])
     return dataset
 
 
@@ -281,23 +318,5 @@ def _source(instance: Instance, path: Path) -> Plain:
         "sop_instance_uid": instance.sop_instance_uid,
         "sop_class_uid": instance.sop_class_uid,
         "frame": None,
-        "header": str(_write_header(instance.header, path)),
+        "header": str(write_header(instance.header, path)),
     }
-
-
-def _write_header(header: Dataset, path: Path) -> Path:
-    """The header in its own encoding, so that every value is written with the bytes with which it came."""
-    copy = Dataset()
-    for tag in header.keys():  # noqa: SIM118  (iterating a Dataset would decode its elements)
-        if tag.group != 0x7FE0:
-            copy._dict[tag] = header.get_item(tag)  # undecoded: a name keeps its bytes
-    implicit, little = header.original_encoding
-    copy.set_original_encoding(implicit, little, header.original_character_set)
-    meta = FileMetaDataset()
-    syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    meta.TransferSyntaxUID = syntax
-    meta.MediaStorageSOPClassUID = UID(str(header.SOPClassUID))
-    meta.MediaStorageSOPInstanceUID = UID(str(header.SOPInstanceUID))
-    copy.file_meta = meta
-    dcmwrite(path, copy, enforce_file_format=True)
-    return path

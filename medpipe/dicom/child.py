@@ -6,6 +6,7 @@ bytes; its memory, processor time and wall-clock time are bounded, and whatever 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -14,7 +15,8 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from medpipe.errors import ReasonCode, Refused
 
 Plain = dict[str, Any]
 Request = dict[str, Any]
+Tell = Callable[[Plain], None]
 
 _LARGEST_ANSWER = 256 * 2**20
 
@@ -56,31 +59,43 @@ def _preload() -> None:
 # --- one operation per kind of request (these run in the grandchild) ---------------------------------------------
 
 
-def _scan(request: Request) -> Iterator[Plain]:
+def _scan(request: Request, tell: Tell) -> None:
     for number, name in request["files"]:
-        yield {"begin": number}
+        tell({"begin": number})
         try:
             header = headers.read_header(Path(name), request["uid_root"])
         except Refused as reason:
-            yield {"number": number, "refused": [reason.code, str(reason)]}
+            tell({"number": number, "refused": [reason.code, str(reason)]})
         else:
-            yield {"number": number, "header": {**vars(header), "path": name}}
+            tell({"number": number, "header": {**vars(header), "path": name}})
 
 
-def _assemble(request: Request) -> Iterator[Plain]:
+def _assemble(request: Request, tell: Tell) -> None:
+    """Says which file it opens, at which stage, before it does: the parent leaves out one that breaks the reader."""
     paths = [Path(name) for name in request["paths"]]
-    yield assemble.assemble(paths, Path(request["scratch"]), request["limits"], request["uid_root"])
+    broken = {
+        Path(name): {stage: Refused(ReasonCode(code), sentence)}
+        for name, stage, code, sentence in request["broken"]
+    }
+
+    def begin(path: Path, stage: str) -> None:
+        reason = broken.get(path, {}).get(stage)
+        if reason is not None:
+            raise reason
+        tell({"begin": str(path), "stage": stage})
+
+    tell(assemble.assemble(paths, Path(request["scratch"]), request["limits"], request["uid_root"], begin))
 
 
-def _picture(request: Request) -> Iterator[Plain]:
-    yield pictures.read_picture(Path(request["path"]), Path(request["scratch"]), request["limits"])
+def _picture(request: Request, tell: Tell) -> None:
+    tell(pictures.read_picture(Path(request["path"]), Path(request["scratch"]), request["limits"]))
 
 
-def _nifti(request: Request) -> Iterator[Plain]:
-    yield pictures.read_nifti(Path(request["path"]), Path(request["scratch"]), request["limits"])
+def _nifti(request: Request, tell: Tell) -> None:
+    tell(pictures.read_nifti(Path(request["path"]), Path(request["scratch"]), request["limits"]))
 
 
-OPERATIONS: dict[str, Callable[[Request], Iterator[Plain]]] = {
+OPERATIONS: dict[str, Callable[[Request, Tell], None]] = {
     "scan": _scan,
     "assemble": _assemble,
     "picture": _picture,
@@ -153,8 +168,7 @@ def _grandchild(request: Request, writing: int) -> None:
         os.close(0)
         _limit(request["limits"])
         try:
-            for answer in OPERATIONS[request["operation"]](request):
-                _write(writing, answer)
+            OPERATIONS[request["operation"]](request, partial(_write, writing))
         except Refused as reason:
             _write(writing, {"failed": [reason.code, str(reason)]})
         except MemoryError:
@@ -162,7 +176,10 @@ def _grandchild(request: Request, writing: int) -> None:
         except RecursionError:
             _write(writing, _refusal(ReasonCode.UNREADABLE, "sequences are nested too deeply"))
         except OSError as error:
-            _write(writing, {"storage": error.strerror or "input/output error"})
+            if error.errno == errno.ENOMEM:  # a file that cannot be mapped
+                _write(writing, _refusal(ReasonCode.MEMORY_LIMIT, "reading needs more memory than allowed"))
+            else:
+                _write(writing, {"storage": error.strerror or "input/output error"})
         except Exception as error:
             _write(writing, _refusal(ReasonCode.UNREADABLE, f"the reader stumbled ({type(error).__name__})"))
         status = 0

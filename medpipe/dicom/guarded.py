@@ -30,6 +30,10 @@ from medpipe.types import Grid, Image, Quarantine, SourceFrame
 
 Plain = dict[str, Any]
 
+_OF_ONE_FILE = {ReasonCode.UNREADABLE, ReasonCode.TIME_LIMIT, ReasonCode.MEMORY_LIMIT}
+_MOST_BROKEN = 8
+"""So many instances of one study may break the reader; with one more, the study as a whole is refused."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -122,12 +126,11 @@ class GuardedReader:
     def assemble(self, paths: Sequence[Path], scratch: Path) -> Assembly:
         """Images of ONE study. Arrays and headers lie in `scratch` and live as long as it does.
 
-        Raises Refused where the study as a whole cannot be read; single images are refused within the Assembly.
+        An instance that breaks the reader is refused and left out, and the others are read anew. Raises Refused where
+        the study as a whole cannot be read; single images are refused within the Assembly.
         """
         scratch.mkdir(parents=True, exist_ok=True)
-        [answer] = self._answers(
-            "assemble", {"paths": [str(path) for path in paths], "scratch": str(scratch)}
-        )
+        answer = self._assembled([str(path) for path in paths], str(scratch))
         study_uid = str(answer["study_uid"])
         return Assembly(
             study_uid,
@@ -139,6 +142,19 @@ class GuardedReader:
             tuple(answer["ignored"]),
             Path(answer["study_header"]) if answer["study_header"] else None,
         )
+
+    def _assembled(self, paths: list[str], scratch: str) -> Plain:
+        broken: list[tuple[str, str, str, str]] = []  # path, stage, code, sentence
+        while True:
+            answers = self._ask("assemble", {"paths": paths, "scratch": scratch, "broken": broken})
+            begun = [answer for answer in answers if "begin" in answer]
+            failed = next((answer["failed"] for answer in answers if "failed" in answer), None)
+            at_file = failed is not None and failed[0] in _OF_ONE_FILE and bool(begun)
+            if not at_file or len(broken) == _MOST_BROKEN:
+                [answer] = _sound(answers[len(begun) :])
+                return answer
+            assert failed is not None
+            broken.append((begun[-1]["begin"], begun[-1]["stage"], *failed))
 
     def picture(self, path: Path, scratch: Path) -> Image:
         """A camera picture (JPEG, PNG, TIFF), upright, without patient space or calibration."""
@@ -157,13 +173,7 @@ class GuardedReader:
 
     def _answers(self, operation: str, request: Plain) -> list[Plain]:
         """The answers of an operation that gives a whole or nothing."""
-        answers = self._ask(operation, request)
-        for answer in answers:
-            if "failed" in answer:
-                raise Refused(ReasonCode(answer["failed"][0]), answer["failed"][1])
-            if "storage" in answer:
-                raise StorageError(f"the reader could not read or write: {answer['storage']}")
-        return answers
+        return _sound(self._ask(operation, request))
 
     def _ask(self, operation: str, request: Plain) -> list[Plain]:
         full = {
@@ -215,6 +225,16 @@ class GuardedReader:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def _sound(answers: list[Plain]) -> list[Plain]:
+    """The answers, if none of them says that the operation failed. Raises Refused or StorageError otherwise."""
+    for answer in answers:
+        if "failed" in answer:
+            raise Refused(ReasonCode(answer["failed"][0]), answer["failed"][1])
+        if "storage" in answer:
+            raise StorageError(f"the reader could not read or write: {answer['storage']}")
+    return answers
 
 
 def _converse(child: subprocess.Popen[bytes], request: Plain) -> list[Plain]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medpipe.dicom.classes import is_own_output
 from medpipe.errors import ReasonCode, Refused
@@ -21,6 +27,10 @@ TagValue = str | int | float | list[str | int | float]
 _PATIENT_GROUP = 0x0010
 _ALLOWED_PATIENT = {"PatientSex", "PatientAge"}
 _LONGEST = 1024
+_SOP_INSTANCE_UID = 0x00080018
+_PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_LARGE_VALUE = 1 << 16
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _TEXT = {"AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 _NUMBERS = {"DS", "FD", "FL", "IS", "SL", "SS", "UL", "US", "SV", "UV"}
 
@@ -49,23 +59,61 @@ class InstanceHeader:
 
 
 def read_dataset(path: Path, *, pixels: bool) -> Dataset:
-    """Opens one DICOM file, with or without preamble. Raises Refused(NOT_DICOM | UNREADABLE)."""
+    """Opens one DICOM file, with or without preamble. Raises Refused(NOT_DICOM | UNREADABLE | BAD_PIXELS)."""
     try:
         try:
-            dataset = dcmread(path, stop_before_pixels=not pixels)
+            dataset = _parsed(path, pixels, force=False)
         except InvalidDicomError:
-            dataset = dcmread(path, stop_before_pixels=not pixels, force=True)
+            dataset = _parsed(path, pixels, force=True)
             if not dataset.get("SOPInstanceUID"):
                 raise Refused(ReasonCode.NOT_DICOM, "the file has no DICOM structure") from None
-    except Refused:
-        raise
-    except MemoryError:
+    except (Refused, MemoryError):
         raise
     except RecursionError:
         raise Refused(ReasonCode.UNREADABLE, "sequences are nested too deeply") from None
     except Exception as error:
         raise Refused(ReasonCode.UNREADABLE, f"the file cannot be parsed ({type(error).__name__})") from None
     return dataset
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which no more is asked than it has: Python makes room for what is asked, however deep it is claimed."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self.size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGE_VALUE:
+            size = max(0, min(size, self.size - self.tell()))
+        return super().read(size)
+
+
+def _parsed(path: Path, pixels: bool, force: bool) -> Dataset:
+    """The data set, up to the pixel data or with them. A value longer than its file is refused.
+
+    Without a preamble (`force`) anything may be a file: such a value then ends it, unless it is known as DICOM by then.
+    """
+    known = not force
+    with _Bounded(io.FileIO(str(path))) as file:  # pydicom takes its name for a string
+        size = file.size
+
+        def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
+            nonlocal known
+            known = known or tag == _SOP_INSTANCE_UID
+            if tag in _PIXEL_DATA and not pixels:
+                return True
+            if size < length != _UNDEFINED_LENGTH and not deflated():
+                if not known:
+                    return True
+                code = ReasonCode.BAD_PIXELS if tag in _PIXEL_DATA else ReasonCode.UNREADABLE
+                raise Refused(code, f"element {tag} claims {length} bytes, the file has {size}")
+            return False
+
+        def deflated() -> bool:  # only now does the file's place say how much of it was taken at once
+            return file.tell() == size
+
+        return read_partial(file, stop_when=stop, force=force)
 
 
 def read_header(path: Path, uid_root: str) -> InstanceHeader:
@@ -125,6 +173,24 @@ def whole_number(dataset: Dataset, keyword: str) -> int:
         return int(value)
     except (TypeError, ValueError):
         raise Refused(ReasonCode.BAD_HEADER, f"{keyword} is not a whole number") from None
+
+
+def write_header(header: Dataset, path: Path) -> Path:
+    """The header in its own encoding, so that every value is written with the bytes with which it came."""
+    copy = Dataset()
+    for tag in header.keys():  # noqa: SIM118  (iterating a Dataset would decode its elements)
+        if tag.group != 0x7FE0:
+            copy._dict[tag] = header.get_item(tag)  # undecoded: a name keeps its bytes
+    implicit, little = header.original_encoding
+    copy.set_original_encoding(implicit, little, header.original_character_set)
+    meta = FileMetaDataset()
+    syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    meta.TransferSyntaxUID = syntax
+    meta.MediaStorageSOPClassUID = UID(str(header.SOPClassUID))
+    meta.MediaStorageSOPInstanceUID = UID(str(header.SOPInstanceUID))
+    copy.file_meta = meta
+    dcmwrite(path, copy, enforce_file_format=True)
+    return path
 
 
 def _raw(dataset: Dataset, tag: int) -> bytes:

@@ -7,7 +7,6 @@ type that holds them exactly; bits beyond BitsStored are masked.
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.uid import UID, JPEGBaseline8Bit
 
+from medpipe.dicom.codestream import coded_size
 from medpipe.dicom.headers import transfer_syntax_of, whole_number
 from medpipe.errors import ReasonCode, Refused
 
@@ -41,15 +41,23 @@ class Rescale:
 
 
 def check_layout(dataset: Dataset, maximum_pixels: int) -> None:
-    """Refuses what cannot be right before a byte is decoded: sizes, bits, photometric interpretation, no pixels."""
-    rows, columns = whole_number(dataset, "Rows"), whole_number(dataset, "Columns")
+    """Refuses what cannot be right before a byte is decoded: no pixels, and all that `check_attributes` refuses."""
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise Refused(ReasonCode.NOT_AN_IMAGE, "the object has no pixel data")
     if "PixelData" not in dataset:
         raise Refused(ReasonCode.BAD_PIXELS, "float pixel data are not read")
+    check_attributes(dataset, maximum_pixels)
+    _check_frame(dataset)
+
+
+def check_attributes(dataset: Dataset, maximum_pixels: int) -> None:
+    """Refuses a header whose sizes, bits or photometric interpretation cannot be right; needs no pixel data."""
+    rows, columns = whole_number(dataset, "Rows"), whole_number(dataset, "Columns")
     if rows < 1 or columns < 1:
         raise Refused(ReasonCode.BAD_HEADER, f"Rows x Columns is {rows} x {columns}")
     frames = max(1, whole_number(dataset, "NumberOfFrames"))
+    if whole_number(dataset, "NumberOfFrames") < 0:
+        raise Refused(ReasonCode.BAD_HEADER, "NumberOfFrames is negative")
     if rows * columns * frames > maximum_pixels:
         raise Refused(ReasonCode.TOO_LARGE, f"{rows} x {columns} x {frames} pixels are more than the limit")
     allocated, stored = whole_number(dataset, "BitsAllocated"), whole_number(dataset, "BitsStored")
@@ -57,12 +65,38 @@ def check_layout(dataset: Dataset, maximum_pixels: int) -> None:
         raise Refused(
             ReasonCode.BAD_HEADER, f"BitsStored {stored} of BitsAllocated {allocated} makes no sense here"
         )
+    if whole_number(dataset, "PixelRepresentation") not in (0, 1):
+        raise Refused(ReasonCode.BAD_HEADER, "PixelRepresentation is neither 0 nor 1")
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     if photometric not in GREY + COLOUR:
         raise Refused(ReasonCode.BAD_HEADER, "PhotometricInterpretation is missing or unknown")
     samples = whole_number(dataset, "SamplesPerPixel")
     if samples != (3 if photometric in COLOUR and photometric != "PALETTE COLOR" else 1):
         raise Refused(ReasonCode.BAD_HEADER, f"{samples} samples per pixel do not go with {photometric}")
+
+
+def _check_frame(dataset: Dataset) -> None:
+    """Refuses a coded frame whose own header contradicts Rows, Columns or SamplesPerPixel, before it is decoded."""
+    if not UID(transfer_syntax_of(dataset)).is_encapsulated:
+        return
+    try:
+        size = coded_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Refused(
+            ReasonCode.BAD_PIXELS, f"the pixel data hold no coded frame ({type(error).__name__})"
+        ) from None
+    if size is None:
+        return
+    if not size.ends:
+        raise Refused(ReasonCode.BAD_PIXELS, "the coded frame is cut off")
+    _check_shape((size.rows, size.columns), dataset)
+    if size.components != int(dataset.SamplesPerPixel):
+        raise Refused(
+            ReasonCode.BAD_PIXELS,
+            f"the coded frame has {size.components} components, SamplesPerPixel is {dataset.SamplesPerPixel}",
+        )
 
 
 def is_colour(dataset: Dataset) -> bool:
@@ -98,9 +132,12 @@ def decode_grey(dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.bool_] | Non
 
 
 def rescale_of(dataset: Dataset) -> Rescale:
-    """Rescale slope and intercept; identity where absent. Raises Refused(BAD_HEADER) on 0, NaN or infinity."""
+    """Rescale slope and intercept; identity where absent.
+
+    Raises Refused(BAD_HEADER) on 0, NaN, infinity and what a float32 would lose or not hold.
+    """
     slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
-    if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept) or abs(slope) > 1e12:
+    if not (1e-30 < abs(slope) < 1e12 and abs(intercept) < 1e20):  # NaN is in no range
         raise Refused(ReasonCode.BAD_HEADER, "RescaleSlope or RescaleIntercept makes no sense")
     return Rescale(slope, intercept)
 

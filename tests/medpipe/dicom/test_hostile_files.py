@@ -1,0 +1,406 @@
+"""Every kind of broken file of docs/security.md: what becomes of it, and that the study's others are read."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import file_mutations
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from medpipe.config import Reading
+from medpipe.dicom import Assembly, GuardedReader, read_headers
+from medpipe.errors import Refused
+from medpipe.samples import write_study
+
+UNDEFINED = 0xFFFFFFFF
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[GuardedReader]:
+    with GuardedReader(Reading(memory=150_000_000, seconds=60)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ultrasound picture of 128 x 128 grey values, Explicit VR Little Endian."""
+    folder = tmp_path_factory.mktemp("sound")
+    return write_study("ultrasound", folder, seed=1, width=128, height=128).files[0]
+
+
+def file_of(dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    return file_mutations.saved(dataset, UID(syntax))
+
+
+def with_attributes(**attributes: object) -> Callable[[Dataset], bytes]:
+    """The sound picture with other attributes; a value is put in as text or number, whatever its VR allows."""
+
+    def make(dataset: Dataset) -> bytes:
+        for keyword, value in attributes.items():
+            if value is None:
+                del dataset[keyword]
+            elif isinstance(value, str):
+                dataset.add_new(keyword, "LO", value)
+            else:
+                setattr(dataset, keyword, value)
+        return file_of(dataset)
+
+    return make
+
+
+def with_bits(allocated: int, dtype: str = "<u1") -> Callable[[Dataset], bytes]:
+    def make(dataset: Dataset) -> bytes:
+        dataset.PixelData = dataset.pixel_array.astype(dtype).tobytes()
+        dataset["PixelData"].VR = "OW"
+        dataset.BitsAllocated = dataset.BitsStored = allocated
+        dataset.HighBit = allocated - 1
+        return file_of(dataset)
+
+    return make
+
+
+def coded_as(syntax: str, pixel_data: bytes) -> Callable[[Dataset], bytes]:
+    """The sound picture with other coded pixel data."""
+
+    def make(dataset: Dataset) -> bytes:
+        dataset.PixelData = pixel_data
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        return file_of(dataset, syntax)
+
+    return make
+
+
+def compressed(syntax: str, size: tuple[int, int]) -> Callable[[Dataset], bytes]:
+    """Soundly compressed, with a header frame of another size than the coded one."""
+
+    def make(dataset: Dataset) -> bytes:
+        dataset.compress(UID(syntax), generate_instance_uid=False)
+        frame = bytearray(next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)))
+        rows, columns = size
+        if syntax == JPEG2000Lossless:
+            struct.pack_into(">2I", frame, 8, columns, rows)
+        else:
+            at = frame.index(b"\xff\xf7")
+            struct.pack_into(">2H", frame, at + 5, rows, columns)
+        dataset.PixelData = encapsulate([bytes(frame)])
+        return file_of(dataset, syntax)
+
+    return make
+
+
+def cut_jpeg_ls(dataset: Dataset) -> bytes:
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    frame = next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame[: len(frame) // 2]])
+    return file_of(dataset, JPEGLSLossless)
+
+
+def bad_offsets(dataset: Dataset) -> bytes:
+    """A basic offset table of three frames, two of them far behind the only fragment: one frame needs no table."""
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    frame = next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
+    table = struct.pack("<HHI3I", 0xFFFE, 0xE000, 12, 0, 0x7FFFFFF0, 5)
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, len(frame)) + frame + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    dataset.PixelData = table + item
+    return file_of(dataset, RLELossless)
+
+
+def claiming(length: int) -> Callable[[Dataset], bytes]:
+    """Pixel data that claim `length` bytes, of which 64 are there."""
+
+    def make(dataset: Dataset) -> bytes:
+        dataset.PixelData = bytes(64)
+        raw = file_of(dataset)
+        return raw[:-68] + struct.pack("<I", length) + raw[-64:]
+
+    return make
+
+
+def before_pixels(extra: bytes) -> Callable[[Dataset], bytes]:
+    """Bytes put in where the pixel data element begins."""
+
+    def make(dataset: Dataset) -> bytes:
+        raw = file_of(dataset)
+        at = raw.rindex(b"\xe0\x7f\x10\x00OB")
+        return raw[:at] + extra + raw[at:]
+
+    return make
+
+
+def preamble(start: bytes) -> Callable[[Dataset], bytes]:
+    return lambda dataset: start.ljust(128, b"\0") + file_of(dataset)[128:]
+
+
+def private_elements(count: int) -> bytes:
+    return b"".join(
+        struct.pack("<HH2sH2s", 0x2001 + 2 * (n // 60000), 0x1000 + n % 60000, b"LO", 2, b"x ")
+        for n in range(count)
+    )
+
+
+def nested(depth: int) -> bytes:
+    start = struct.pack("<HH2sHI", 0x2001, 0x1040, b"SQ", 0, UNDEFINED)
+    start += struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED)
+    return (
+        start * depth
+        + (struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)) * depth
+    )
+
+
+def bomb(dataset: Dataset) -> bytes:
+    """A few hundred kilobytes that inflate to an element of 300 MB."""
+    body = file_of(dataset)
+    start = 144 + struct.unpack_from("<I", body, 140)[0]
+    squeeze = zlib.compressobj(6, zlib.DEFLATED, -15)
+    packed = squeeze.compress(body[start:]) + squeeze.compress(
+        struct.pack("<HH2sHI", 0x7FE1, 0x1001, b"UN", 0, 300 << 20)
+    )
+    packed += b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(300)) + squeeze.flush()
+    dataset.PixelData = bytes(2)
+    meta = file_of(dataset, DeflatedExplicitVRLittleEndian)
+    return meta[: 144 + struct.unpack_from("<I", meta, 140)[0]] + packed
+
+
+def palette(dataset: Dataset) -> bytes:
+    """A palette of four colours, and pixels up to 255."""
+    dataset.PhotometricInterpretation = "PALETTE COLOR"
+    for colour in ("Red", "Green", "Blue"):
+        dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [4, 0, 8])
+        dataset.add_new(f"{colour}PaletteColorLookupTableData", "OW", bytes([1, 2, 3, 4]))
+    return file_of(dataset)
+
+
+def palette_without_table(dataset: Dataset) -> bytes:
+    dataset.PhotometricInterpretation = "PALETTE COLOR"
+    return file_of(dataset)
+
+
+def odd_characters(dataset: Dataset) -> bytes:
+    """A character set that nobody knows, and a name that fits no known one."""
+    element = struct.pack("<HH2sH8s", 0x0008, 0x0005, b"CS", 8, b"KLINGON ")
+    raw = file_of(dataset)
+    return raw.replace(b"\x08\x00\x08\x00CS", element + b"\x08\x00\x08\x00CS", 1).replace(
+        b"Sample^", b"\xff\xfe\x1b$)^\n", 1
+    )
+
+
+JPEG_OF_60000 = b"\xff\xd8\xff\xc0\x00\x0b\x08\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9"
+
+
+def cut_in_the_header(dataset: Dataset) -> bytes:
+    raw = file_of(dataset)
+    return raw[: raw.rindex(b"\x28\x00\x10\x00US") + 9]
+
+
+REFUSED: dict[str, tuple[Callable[[Dataset], bytes], str]] = {
+    "wrong VR": (before_pixels(struct.pack("<HH2sHI", 0x2001, 0x1001, b"ZZ", 9, 0x7FFF0000)), "UNREADABLE"),
+    "undefined length without end": (
+        before_pixels(struct.pack("<HH2sHI", 0x2001, 0x1001, b"SQ", 0, UNDEFINED)),
+        "UNREADABLE",
+    ),
+    "element longer than the file": (
+        before_pixels(struct.pack("<HH2sHI", 0x2001, 0x1001, b"UN", 0, 0xFFFFFFF0)),
+        "UNREADABLE",
+    ),
+    "cut within its header": (cut_in_the_header, "BAD_HEADER"),
+    "nested 300": (before_pixels(nested(300)), "UNREADABLE"),
+    "nested 10,000": (before_pixels(nested(10_000)), "UNREADABLE"),
+    "a million private elements": (before_pixels(private_elements(1_000_000)), "MEMORY_LIMIT"),
+    "deflate bomb": (bomb, "MEMORY_LIMIT"),
+    "pixel data of 4 GiB": (claiming(0xFFFFFFF0), "BAD_PIXELS"),
+    "pixel data shorter than they claim": (claiming(128 * 128), "BAD_PIXELS"),
+    "no pixel data": (with_attributes(PixelData=None), "NOT_AN_IMAGE"),
+    "no fragments": (
+        coded_as(JPEGBaseline8Bit, encapsulate([b"xx"])[:8] + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)),
+        "BAD_PIXELS",
+    ),
+    "a fragment of two bytes": (coded_as(JPEG2000Lossless, encapsulate([b"xx"])), "BAD_PIXELS"),
+    "JPEG of 60,000 x 60,000": (coded_as(JPEGBaseline8Bit, encapsulate([JPEG_OF_60000])), "BAD_PIXELS"),
+    "JPEG 2000 of another size": (compressed(JPEG2000Lossless, (60_000, 60_000)), "BAD_PIXELS"),
+    "JPEG-LS of another size": (compressed(JPEGLSLossless, (60_000, 60_000)), "BAD_PIXELS"),
+    "JPEG-LS cut off": (cut_jpeg_ls, "BAD_PIXELS"),
+    "Rows x Columns past 2^31": (with_attributes(Rows=65535, Columns=65535), "TOO_LARGE"),
+    "Rows x Columns x Frames past 2^32": (
+        with_attributes(Rows=65535, Columns=65535, NumberOfFrames="70000"),
+        "MULTIFRAME",
+    ),
+    "Rows 0": (with_attributes(Rows=0), "BAD_HEADER"),
+    "no Columns": (with_attributes(Columns=None), "BAD_HEADER"),
+    "Rows as text": (with_attributes(Rows="many"), "BAD_HEADER"),
+    "BitsStored above BitsAllocated": (with_attributes(BitsStored=12), "BAD_HEADER"),
+    "no BitsStored": (with_attributes(BitsStored=None), "BAD_HEADER"),
+    "1 bit": (with_attributes(BitsAllocated=1, BitsStored=1), "BAD_HEADER"),
+    "12 bits": (with_attributes(BitsAllocated=12, BitsStored=12), "BAD_HEADER"),
+    "PixelRepresentation 7": (with_attributes(PixelRepresentation=7), "BAD_HEADER"),
+    "colour with one sample": (with_attributes(PhotometricInterpretation="RGB"), "BAD_HEADER"),
+    "unknown PhotometricInterpretation": (with_attributes(PhotometricInterpretation="CMYK"), "BAD_HEADER"),
+    "a palette without table": (palette_without_table, "BAD_HEADER"),
+    "RescaleSlope 0": (with_attributes(RescaleSlope="0"), "BAD_HEADER"),
+    "RescaleSlope NaN": (with_attributes(RescaleSlope="NaN"), "BAD_HEADER"),
+    "RescaleSlope 1e300": (with_attributes(RescaleSlope="1e300"), "BAD_HEADER"),
+    "RescaleSlope 1e-300": (with_attributes(RescaleSlope="1e-300"), "BAD_HEADER"),
+    "RescaleIntercept 1e300": (with_attributes(RescaleIntercept="1e300"), "BAD_HEADER"),
+    "NumberOfFrames -1": (with_attributes(NumberOfFrames="-1"), "BAD_HEADER"),
+    "NumberOfFrames 1e9": (with_attributes(NumberOfFrames="1e9"), "BAD_HEADER"),
+    "NumberOfFrames 1000000000": (with_attributes(NumberOfFrames="1000000000"), "MULTIFRAME"),
+    "text for a sequence": (
+        with_attributes(SequenceOfUltrasoundRegions="x"),
+        "BAD_HEADER",
+    ),
+}
+
+READ: dict[str, Callable[[Dataset], bytes]] = {
+    "a program's head as preamble (PE)": preamble(b"MZ\x90\0"),
+    "a program's head as preamble (ELF)": preamble(b"\x7fELF\2\1\1"),
+    "no preamble": lambda dataset: file_of(dataset)[132:],
+    "wrong group length": lambda dataset: (
+        file_of(dataset)[:140] + struct.pack("<I", 3) + file_of(dataset)[144:]
+    ),
+    "bad offset table": bad_offsets,
+    "32 bits": with_bits(32, "<u4"),
+    "a palette index out of range": palette,
+    "MONOCHROME1": with_attributes(PhotometricInterpretation="MONOCHROME1"),
+    "NumberOfFrames 0": with_attributes(NumberOfFrames="0"),
+    "unknown character set": odd_characters,
+}
+
+
+def assembled(raw: bytes, sound: Path, reader: GuardedReader, folder: Path) -> tuple[str, Assembly]:
+    """The file beside a sound instance of the same study; the sound one's UID, and what was assembled."""
+    beside = pydicom.dcmread(sound)
+    beside.SOPInstanceUID = beside.file_meta.MediaStorageSOPInstanceUID = "2.25.99"
+    (folder / "0.dcm").write_bytes(raw)
+    (folder / "1.dcm").write_bytes(file_of(beside))
+    return "2.25.99", reader.assemble([folder / "0.dcm", folder / "1.dcm"], folder / "scratch")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_with_its_reason_and_the_other_picture_of_the_study_is_read(
+    name: str, reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    make, code = REFUSED[name]
+    other, assembly = assembled(make(pydicom.dcmread(sound)), sound, reader, tmp_path)
+    assert [refusal.code.value for refusal in assembly.refused] == [code]
+    assert [image.name for image in assembly.images] == [other]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_it_is_odd_but_says_all_that_is_needed_and_is_read(
+    name: str, reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(sound)
+    truth = dataset.pixel_array
+    _, assembly = assembled(READ[name](dataset), sound, reader, tmp_path)
+    assert not assembly.refused
+    image, _ = sorted(assembly.images, key=lambda image: image.name == "2.25.99")
+    if image.photometric == "RGB":  # the palette: past its end its last colour stands
+        truth = np.clip(truth, 0, 3) + 1
+    np.testing.assert_array_equal(image.array[0, 0], truth)
+
+
+def large_in_little(dataset: Dataset) -> bytes:
+    """16,000 x 16,000 grey values in four megabytes: sound, and too much for a reader of little memory."""
+    side = 16_000
+    segment = b"\x81\x00" * (side * side // 128)
+    dataset.Rows = dataset.Columns = side
+    dataset.PixelData = encapsulate([struct.pack("<16I", 1, 64, *[0] * 14) + segment])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return file_of(dataset, RLELossless)
+
+
+def test_a_picture_that_breaks_the_reader_is_left_out_and_the_others_are_read(
+    sound: Path, tmp_path: Path
+) -> None:
+    with GuardedReader(Reading(memory=200_000_000)) as small:
+        other, assembly = assembled(large_in_little(pydicom.dcmread(sound)), sound, small, tmp_path)
+    assert [refusal.code.value for refusal in assembly.refused] == ["MEMORY_LIMIT"]
+    assert assembly.refused[0].instances == (str(pydicom.dcmread(sound).SOPInstanceUID),)
+    assert [image.name for image in assembly.images] == [other]
+
+
+def test_a_study_of_many_instances_that_break_the_reader_is_refused(
+    sound: Path, reader: GuardedReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medpipe.dicom.guarded._MOST_BROKEN", 0)
+    with pytest.raises(Refused) as refused:
+        assembled(bomb(pydicom.dcmread(sound)), sound, reader, tmp_path)
+    assert refused.value.code == "MEMORY_LIMIT"
+
+
+@pytest.mark.parametrize(("series", "code"), [("", "SERIES_IN_TWO_STUDIES"), ("2.25.77", "BAD_HEADER")])
+def test_instances_of_two_studies_are_no_study(
+    series: str, code: str, sound: Path, reader: GuardedReader, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(sound)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.78", series or dataset.SeriesInstanceUID
+    with pytest.raises(Refused) as refused:
+        assembled(file_of(dataset), sound, reader, tmp_path)
+    assert refused.value.code == code
+
+
+@pytest.mark.filterwarnings("ignore:Unknown encoding")
+def test_a_name_in_no_known_characters_stays_the_bytes_it_is(
+    sound: Path, reader: GuardedReader, tmp_path: Path
+) -> None:
+    _, assembly = assembled(odd_characters(pydicom.dcmread(sound)), sound, reader, tmp_path)
+    names = {read_headers(image)[0].get_item("PatientName").value for image in assembly.images}
+    assert names == {b"\xff\xfe\x1b$)^\nUltrasound ", b"Sample^Ultrasound "}
+
+
+def test_the_markers_of_a_jpeg_say_how_colour_is_coded(reader: GuardedReader, tmp_path: Path) -> None:
+    (path,) = write_study("fundus", tmp_path, seed=1, width=256, height=192).files
+    (truth,) = reader.assemble([path], tmp_path / "truth").images
+    lying = pydicom.dcmread(path)
+    lying.PhotometricInterpretation = "RGB"
+    path.write_bytes(file_of(lying, JPEGBaseline8Bit))
+    (image,) = reader.assemble([path], tmp_path / "scratch").images
+    np.testing.assert_array_equal(image.array, truth.array)
+
+
+def test_a_slice_that_breaks_the_reader_takes_its_series_with_it(tmp_path: Path) -> None:
+    """A volume that lacks its last slice would look whole: it is refused, never shortened."""
+    files = list(write_study("ct", tmp_path, seed=1, shape=(16, 48, 56)).files[:4])
+    bad = pydicom.dcmread(files[-1])
+    pixels = encapsulate([struct.pack("<16I", 2, 64, 64 + 4_000_000, *[0] * 13) + b"\x81\x00" * 4_000_000])
+    files[-1].write_bytes(coded_as(RLELossless, pixels)(bad))
+    with GuardedReader(Reading(memory=200_000_000)) as small:
+        assembly = small.assemble(files, tmp_path / "scratch")
+    assert not assembly.images and len(assembly.refused[0].instances) == 4
+
+
+def test_a_fuzzed_file_is_read_or_refused_and_its_neighbours_always_read(tmp_path: Path) -> None:
+    """bench/file_mutations.py does thousands."""
+    studies = random.Random(0).sample(file_mutations.sound_studies(tmp_path), 12)
+    with GuardedReader(Reading(memory=400_000_000, seconds=60)) as reader:
+        child = reader.warm_up()
+        ends = [outcome for _, outcome in file_mutations.outcomes(reader, studies, range(150), tmp_path)]
+        assert child is None and reader._child is not None and reader._child.poll() is None
+    assert len(ends) == 150 and "nothing" not in ends
+    assert {"image", "BAD_PIXELS", "BAD_HEADER"} <= set(ends)
+
+
+def test_what_a_mutation_writes_is_what_its_seed_says(tmp_path: Path) -> None:
+    studies = file_mutations.sound_studies(tmp_path)[:3]
+    one, other = (file_mutations.mutated(random.Random(7), studies)[1] for _ in range(2))
+    assert one == other != studies[0].files[0]
+    assert pydicom.dcmread(io.BytesIO(studies[0].files[0])).Modality == "OP"
