@@ -6,6 +6,8 @@ A batch depends on its key alone (medpipe.training.patches), so who cuts it, and
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -71,6 +73,7 @@ class _Keyed(Dataset[Batch]):
 def _by_processes(
     cut: Cut, keys: Iterator[Key], device: torch.device, processes: int
 ) -> Generator[Batch, None, None]:
+    handled = signal.getsignal(signal.SIGCHLD)
     with warnings.catch_warnings():
         # Python warns of forks beside threads: the children use neither OpenMP nor CUDA of their parent. torch warns
         # of more processes than cores: the number is the caller's.
@@ -90,3 +93,6 @@ def _by_processes(
         yield from batches
     finally:
         del batches  # ends the processes
+        # torch leaves a handler for the end of any child of this process: other children are not its business
+        if handled is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 from medpipe.bundle import InputSpec
 from medpipe.errors import ConfigError
@@ -101,3 +103,12 @@ def test_one_core_is_left_and_processes_of_torchrun_share_the_rest(monkeypatch: 
     assert spare_cores() == 15
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert spare_cores() == 1
+
+
+def test_torch_s_handler_of_ended_children_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # as before the first DataLoader
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = cut_ahead(sampler().batch, keys(), CPU, 1)
+    next(batches)
+    batches.close()
+    assert signal.getsignal(signal.SIGCHLD) is before
