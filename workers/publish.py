@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from workers import fence
+from workers import audit, fence
 from workers.durable import publish_folder, write_json
 from workers.fence import LostClaim
 from workers.queue import JobQueue
@@ -81,7 +81,7 @@ def _publish_rows(
     if newer is None:
         _close_superseded(connection, registry, row)
     detail = {"job": row.id, "results": len(outcome["results"])}
-    registry.note(connection, "medpipe", "results published", row.study_uid, detail)
+    audit.note(connection, "medpipe", "results published", row.study_uid, detail)
     return state
 
 

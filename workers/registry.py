@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +14,7 @@ from sqlalchemy.engine import Connection, Row
 
 from medpipe.errors import IntegrityError, NotFound
 from medpipe.identity import digest, safe_name, set_digest
-from workers import tables
+from workers import audit, tables
 from workers.database import is_sqlite, migrate, open_engine, reading, writing
 from workers.spool import Sidecar
 from workers.tables import TRANSITIONS, JobState, Retention
@@ -281,7 +280,7 @@ class Registry:
             )
         if plan.state is JobState.QUEUED:
             enqueue(connection, plan.id, plan.priority, 1)
-        self.note(connection, "medpipe", "job planned", plan.study_uid, {"job": plan.id, "rule": plan.rule})
+        audit.note(connection, "medpipe", "job planned", plan.study_uid, {"job": plan.id, "rule": plan.rule})
         return True
 
     def again(
@@ -294,7 +293,7 @@ class Registry:
             connection, job_id, JobState.QUEUED, reason=None, generation=generation, attempts=0, step=""
         )
         enqueue(connection, job_id, row.priority if priority is None else priority, generation)
-        self.note(
+        audit.note(
             connection, who, "job queued again", row.study_uid, {"job": job_id, "generation": generation}
         )
         return generation
@@ -360,36 +359,6 @@ class Registry:
             )
         return int(done.rowcount)
 
-    # --- audit ---------------------------------------------------------------------------------------------------
-
-    def note(
-        self, connection: Connection, who: str, what: str, study_uid: str | None, detail: dict[str, Any]
-    ) -> None:
-        """Appends to the audit trail; each row's digest covers the one before, so none can be taken out unseen."""
-        audit = tables.audit
-        if not is_sqlite(connection):
-            connection.execute(sa.text("LOCK TABLE audit IN EXCLUSIVE MODE"))
-        last = connection.execute(
-            sa.select(audit.c.number, audit.c.chain).order_by(audit.c.number.desc()).limit(1)
-        ).one_or_none()
-        number, before = (last.number + 1, last.chain) if last is not None else (1, "")
-        at = round(time.time(), 3)
-        row = {"number": number, "at": at, "who": who, "what": what, "study_uid": study_uid, "detail": detail}
-        connection.execute(sa.insert(audit).values(**row, chain=_link(before, row)))
-
-    def audit_is_whole(self) -> bool:
-        """Whether no row of the audit trail was changed or taken out."""
-        before = ""
-        with self.read() as connection:
-            for number, row in enumerate(
-                connection.execute(sa.select(tables.audit).order_by(tables.audit.c.number)), start=1
-            ):
-                plain = {k: getattr(row, k) for k in ("number", "at", "who", "what", "study_uid", "detail")}
-                if row.number != number or row.chain != _link(before, plain):
-                    return False
-                before = row.chain
-        return True
-
 
 def _fits(uid: str) -> bool:
     """Whether a UID's text can stand in a column of either database (PS3.5 section 9.1 allows 64 characters)."""
@@ -406,7 +375,3 @@ def insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool
 def content_digest(instances: Iterable[tuple[str, str]]) -> str:
     """Digest of a job's content from (SOP Instance UID, digest of the bytes), whatever their order."""
     return set_digest(f"{uid}={content}" for uid, content in instances)
-
-
-def _link(before: str, row: dict[str, Any]) -> str:
-    return digest(before, json.dumps(row, sort_keys=True))

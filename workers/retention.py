@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from medpipe.config import Config
-from workers import faults
+from workers import audit, faults
 from workers.database import is_away
 from workers.publish import outbox
 from workers.registry import Registry
@@ -89,7 +89,7 @@ class Janitor:
                 .where(_this(study_uid))
                 .values(retention=Retention.REMOVING.value, instances=study.c.instances - marked)
             )
-            self._registry.note(connection, "medpipe", "files removed", study_uid, {"instances": marked})
+            audit.note(connection, "medpipe", "files removed", study_uid, {"instances": marked})
         return True
 
     def _due(self, before: float) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from medpipe.errors import NotFound, UsageError
+from workers import audit
 from workers.queue import JobQueue, open_workflows
 from workers.registry import Registry
 from workers.retention import is_removed
@@ -157,7 +158,7 @@ def _settle_again(registry: Registry, row: sa.Row[Any], who: str) -> None:
             .values(settled=study.c.generation - 1, reason=None)
         )
         detail = {"was": row.state, "reason": row.reason}
-        registry.note(connection, who, "study settled again", row.study_uid, detail)
+        audit.note(connection, who, "study settled again", row.study_uid, detail)
 
 
 def _send_again(registry: Registry, queue: JobQueue, connection: sa.Connection, row: sa.Row[Any]) -> bool:
@@ -196,7 +197,7 @@ def cancel(registry: Registry, queue: JobQueue, study_or_job: str, who: str) -> 
             continue
         with registry.begin() as connection:
             registry.move(connection, row.id, JobState.CANCELLED, reason=f"cancelled by {who}", step="")
-            registry.note(connection, who, "job cancelled", row.study_uid, {"job": row.id})
+            audit.note(connection, who, "job cancelled", row.study_uid, {"job": row.id})
             workflows = open_workflows(connection, row.id)
         queue.cancel(workflows)
         done.append(row.id)

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from medpipe.errors import UsageError
+from workers.audit import is_whole
 from workers.publish import outbox, publish
 from workers.queue import job_workflow_id
 from workers.registry import JobPlan
@@ -90,7 +91,7 @@ def test_a_confirmed_studys_files_go_and_its_rows_stay(kept: Kept) -> None:
     assert [row["state"] for row in status_rows(kept.registry)] == ["confirmed"]
     with kept.registry.read() as connection:
         whats = list(connection.execute(sa.select(audit.c.what)).scalars())
-    assert whats[-1] == "files removed" and kept.registry.audit_is_whole()
+        assert whats[-1] == "files removed" and is_whole(connection)
     assert kept.janitor.round() == []
 
 
