@@ -4,8 +4,9 @@
     python bench/amp.py --data IDRID --device cuda --steps 2000 --batch 16 --size 512
 
 Each run is a process of its own; runs of the two kinds alternate. On a GPU the memory is what torch allocated at most,
-on a CPU the process's, with its libraries. AUPR is of the held-out fold at working size: with few steps it only says
-that both learn alike. Without --data (or $MEDPIPE_DATA/idrid_train) nothing is measured.
+on a CPU the process's, with its libraries. AUPR is of fold 0, held out, at working size: with few steps it only says
+that both learn alike. --cache DIR keeps the pictures at working size (a run's cache/ has them already). Without --data
+(or $MEDPIPE_DATA/idrid_train) nothing is measured.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 from medpipe.training.experiment import Experiment, load_experiment
+from medpipe.training.per_fold import of_fold
 from medpipe.training.trainer import Trainer, pick_device
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
@@ -32,7 +34,7 @@ KINDS = {"half precision": True, "float32": False}
 
 def asked(arguments: argparse.Namespace, *, amp: bool) -> Experiment:
     """The experiment with the budget, patches and precision that were asked for."""
-    spec = load_experiment(EXPERIMENTS / f"{arguments.experiment}.toml")
+    spec = of_fold(load_experiment(EXPERIMENTS / f"{arguments.experiment}.toml"), 0)
     patches = spec.patches.model_copy(
         update={
             key: value
@@ -61,7 +63,7 @@ def child(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     with tempfile.TemporaryDirectory(prefix="medpipe-amp-") as scratch:
         run = Path(scratch)
-        (run / "cache").symlink_to(arguments.cache)
+        (run / "cache").symlink_to(arguments.cache.resolve())
         trainer = Trainer(asked(arguments, amp=arguments.child == "amp"), arguments.data, run, device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -86,7 +88,7 @@ def main() -> None:
     parser.add_argument("--size", type=int)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--child", choices=("amp", "f32"), help=argparse.SUPPRESS)
-    parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--cache", type=Path, help="folder of the pictures at working size")
     arguments = parser.parse_args()
     if arguments.data is None and "MEDPIPE_DATA" in os.environ:
         arguments.data = Path(os.environ["MEDPIPE_DATA"]) / "idrid_train"
@@ -97,7 +99,8 @@ def main() -> None:
         child(arguments)
         return
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in KINDS}
-    with tempfile.TemporaryDirectory(prefix="medpipe-amp-cache-") as cache:
+    with tempfile.TemporaryDirectory(prefix="medpipe-amp-cache-") as scratch:
+        cache = str(arguments.cache or scratch)
         for _ in range(arguments.repeats):
             for name, amp in KINDS.items():
                 words = [*sys.argv[1:], "--data", str(arguments.data), "--cache", cache]

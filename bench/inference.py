@@ -3,6 +3,7 @@
     python bench/inference.py                         # the drawn sample, 4288 x 2848
     python bench/inference.py --picture eye.jpg       # a picture of your own
     python bench/inference.py --bundle fundus-lesions --repeats 5 --tta
+    python bench/inference.py --cuda                  # a GPU in f32 and fp16, and nothing else
 
 Each row is a process of its own (peak memory is the process's, with its libraries); rounds alternate between the rows,
 so that a busy machine disturbs all alike. Medians over the rounds after a first, warming one.
@@ -22,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 VARIANTS = {
-    "torch f32": ("torch", "f32"),
-    "OpenVINO f32": ("openvino", "f32"),
-    "OpenVINO bf16": ("openvino", "bf16"),
+    "torch f32": ("cpu", "torch", "f32"),
+    "OpenVINO f32": ("cpu", "openvino", "f32"),
+    "OpenVINO bf16": ("cpu", "openvino", "bf16"),
+    "torch f32, CUDA": ("cuda", "torch", "f32"),
+    "torch fp16, CUDA": ("cuda", "torch", "fp16"),
 }
 STEPS = ("preprocess", "network", "crf", "lesions")
 
@@ -64,7 +67,7 @@ def answer(arguments: argparse.Namespace) -> None:
         array, Grid(array.shape[1:], np.eye(4), spatial=False), (source,), "1.2", "1.2.3", "1.2.3.4", "OP", "RGB", False
     )  # fmt: skip
     started = time.perf_counter()
-    backend = load_backend(bundle, "cpu", *VARIANTS[arguments.only], threads=arguments.threads)
+    backend = load_backend(bundle, *VARIANTS[arguments.only], threads=arguments.threads)
     start = time.perf_counter() - started
     for line in sys.stdin:
         with tempfile.TemporaryDirectory() as scratch:
@@ -92,6 +95,7 @@ def main() -> None:
         "--crf", choices=("off", "guarded", "seed"), help="for all classes, instead of the bundle's choice"
     )
     parser.add_argument("--bf16", action="store_true", help="a row for OpenVINO in bf16 as well")
+    parser.add_argument("--cuda", action="store_true", help="rows for the GPU in place of the CPU's")
     parser.add_argument("--only", choices=tuple(VARIANTS), help=argparse.SUPPRESS)
     parser.add_argument("--array", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -103,7 +107,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         array = Path(folder) / "picture.npy"
         np.save(array, read_picture(arguments.picture))
-        names = [name for name in VARIANTS if arguments.bf16 or "bf16" not in name]
+        names = [
+            n for n in VARIANTS if ("CUDA" in n) == arguments.cuda and (arguments.bf16 or "bf16" not in n)
+        ]
         children = {name: start_child(name, array) for name in names}
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(arguments.repeats + 1):

@@ -45,11 +45,10 @@ def quality(bundle: Bundle, data: Path) -> str:
     folder = data / DATA_OF.get(experiment.data.folds.stem, experiment.data.folds.stem)
     if not folder.is_dir():
         return f"{bundle.id} {bundle.version}: skipped, no data ({folder.name})"
-    fold = experiment.data.held_out
-    report = measure(bundle, load_backend(bundle), folder, split(experiment.data).held_out, fold=fold)
-    return "\n".join(
-        [report.table(), "", f"Fold {fold} of {experiment.data.folds.name}.", *microaneurysms(report)]
-    )
+    fold = experiment.data.fold
+    report = measure(bundle, load_backend(bundle), folder, split(experiment.data).unseen, fold=fold)
+    of = "The pictures for thresholds" if fold is None else f"Fold {fold}"
+    return "\n".join([report.table(), "", f"{of} of {experiment.data.folds.name}.", *microaneurysms(report)])
 
 
 def microaneurysms(report: EvaluationReport) -> list[str]:

@@ -60,11 +60,14 @@ def write_card(
 def _pictures(experiment: Experiment) -> str:
     parts = split(experiment.data)
     lines = [
-        f"- trained on {len(parts.training)} pictures of the folds other than {experiment.data.held_out}",
+        f"- trained on {len(parts.training)} pictures of {_trained_folds(experiment)}",
         f"- thresholds and smallest sizes chosen on {len(parts.thresholds)} pictures that were not trained on: "
         f"{', '.join(parts.thresholds)}",
         f"- measured on the {len(parts.held_out)} pictures of fold {experiment.data.held_out}, in no training step "
-        f"and no choice: {', '.join(parts.held_out)}",
+        f"and no choice: {', '.join(parts.held_out)}"
+        if parts.held_out
+        else "- measured on those same pictures, no fold being held out: AUPR is of pictures that it never saw, but "
+        "Dice and lesions are at thresholds chosen on them",
     ]
     if experiment.drawn is not None:
         seeds = experiment.drawn.seeds
@@ -75,6 +78,11 @@ def _pictures(experiment: Experiment) -> str:
             "samples; what it finds on those says nothing about patients",
         )
     return "\n".join(lines)
+
+
+def _trained_folds(experiment: Experiment) -> str:
+    fold = experiment.data.fold
+    return "every fold" if fold is None else f"the folds other than {fold}"
 
 
 def thresholds_table(bundle: Bundle, gains: Sequence[CrfGain] = ()) -> str:

@@ -51,18 +51,24 @@ class Network(Section):
 class Data(Section):
     """A folder that medpipe.training.sources reads, and how its images are parted.
 
-    `folds` is a TOML file beside the experiment; the images of `held_out` are in no training step. The images of
-    `thresholds` are in none either: thresholds are chosen on them, so that fold `held_out` stays unseen. Instead of a
+    `folds` is a TOML file beside the experiment; the images of fold `held_out` are in no training step, and with "none"
+    every fold trains: for the network that ships, after others were measured on each fold. The images of `thresholds`
+    are in no training step either: thresholds are chosen on them, so that fold `held_out` stays unseen. Instead of a
     list, `thresholds_share` takes every n-th of the other folds' sorted names, n the nearest to 1 / share. `weights`
     says of hard images how much more often than others patches are cut from them (1: as often).
     """
 
     classes: tuple[str, ...] = Field(min_length=1, max_length=8)
     folds: Path
-    held_out: int = Field(default=0, ge=0)
+    held_out: Annotated[int, Field(ge=0)] | Literal["none"] = 0
     thresholds: tuple[str, ...] = ()
     thresholds_share: Annotated[float, Field(gt=0, le=0.5)] | None = None
     weights: dict[str, Positive] = Field(default_factory=dict)
+
+    @property
+    def fold(self) -> int | None:
+        """The fold held out; None where every fold trains."""
+        return None if self.held_out == "none" else self.held_out
 
 
 class Drawn(Section):
@@ -277,6 +283,11 @@ class Split(Section):
     thresholds: tuple[str, ...]
     held_out: tuple[str, ...]
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What figures come from: the fold held out, else the pictures for thresholds, which no step saw either."""
+        return self.held_out or self.thresholds
+
 
 def load_experiment(path: Path) -> Experiment:
     """Reads an experiment; its paths are taken from where the file lies. Raises ConfigError that names the key."""
@@ -334,20 +345,21 @@ def read_folds(path: Path) -> tuple[tuple[str, ...], ...]:
 def split(data: Data) -> Split:
     """Parts the folds as `data` says. Raises ConfigError for an unknown name, or a held-out threshold picture."""
     folds = read_folds(data.folds)
-    if data.held_out >= len(folds):
-        raise ConfigError(f"{data.folds}: there is no fold {data.held_out}, only 0 to {len(folds) - 1}")
-    others = [name for k, fold in enumerate(folds) if k != data.held_out for name in fold]
+    if data.fold is not None and data.fold >= len(folds):
+        raise ConfigError(f"{data.folds}: there is no fold {data.fold}, only 0 to {len(folds) - 1}")
+    others = [name for k, fold in enumerate(folds) if k != data.fold for name in fold]
     stray = sorted(set(data.thresholds) - set(others))
     if stray:
         raise ConfigError(
-            f"data.thresholds: {', '.join(stray)}: not a picture outside fold {data.held_out} of {data.folds}"
+            f"data.thresholds: {', '.join(stray)}: not a picture of {data.folds} outside the fold held out"
         )
     strange = sorted(set(data.weights) - {name for fold in folds for name in fold})
     if strange:
         raise ConfigError(f"data.weights: {', '.join(strange)}: in no fold of {data.folds}")
     thresholds = data.thresholds or every_nth(others, data.thresholds_share)
     training = tuple(sorted(set(others) - set(thresholds)))
-    return Split(training=training, thresholds=thresholds, held_out=folds[data.held_out])
+    held_out = () if data.fold is None else folds[data.fold]
+    return Split(training=training, thresholds=thresholds, held_out=held_out)
 
 
 def every_nth(names: Sequence[str], share: float | None) -> tuple[str, ...]:

@@ -39,10 +39,10 @@ def export_bundle(
 
     With `data`, thresholds and smallest sizes (and with `decision.crf = "measure"` who uses the CRF) are chosen on the
     experiment's threshold pictures, through the whole pipeline at native resolution, and the card tells the figures of
-    the held-out fold; without it the thresholds are 0.5 and the card says that nothing was measured. `members` are
-    other runs, whose networks are averaged with this one's. `report_into` is a folder for the report of those figures,
-    `cross_validated` a table over folds for the card. Raises ConfigError where a run has no checkpoint, or the runs do
-    not go together.
+    the held-out fold (where none is held out, of the threshold pictures); without it the thresholds are 0.5 and the
+    card says that nothing was measured. `members` are other runs, whose networks are averaged with this one's.
+    `report_into` is a folder for the report of those figures, `cross_validated` a table over folds for the card. Raises
+    ConfigError where a run has no checkpoint, or the runs do not go together.
     """
     experiment = load_run(run)
     if experiment.task != "segment":
@@ -68,8 +68,8 @@ def export_bundle(
             written,
             backend,
             data,
-            parts.held_out,
-            fold=experiment.data.held_out,
+            parts.unseen,
+            fold=experiment.data.fold,
             worst=WORST if report_into else 0,
         )
         if report_into is not None:

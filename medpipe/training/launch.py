@@ -67,7 +67,7 @@ def train(
         done = trainer.run(tell)
         if report and ranks.first and spec.task == "segment":
             trainer.state.average.load_state_dict(averaged_weights(spec, run))
-            write_run_report(run, spec, trainer.cases.measured["held_out"], trainer.probabilities)
+            write_run_report(run, spec, trainer.cases.unseen, trainer.probabilities)
         return done
 
 

@@ -29,6 +29,10 @@ class Views:
     teacher: Tensor
     valid: Tensor
 
+    def pin_memory(self) -> Views:
+        """See Batch.pin_memory."""
+        return Views(self.student.pin_memory(), self.teacher.pin_memory(), self.valid.pin_memory())
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -44,7 +48,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """In memory from which a GPU copies by itself (torch's DataLoader calls this)."""
-        return Batch(self.image.pin_memory(), self.target.pin_memory(), self.valid.pin_memory())
+        views = self.views and self.views.pin_memory()
+        return Batch(self.image.pin_memory(), self.target.pin_memory(), self.valid.pin_memory(), views)
 
 
 class PatchSampler:

@@ -15,15 +15,15 @@ from medpipe.training.experiment import EXPERIMENT, FOLDS, Data, Experiment, rea
 def of_fold(experiment: Experiment, fold: int) -> Experiment:
     """The experiment with another fold held out, named `<name>-fold<K>`.
 
-    A list `data.thresholds` belongs to the fold that the file holds out. For another fold threshold pictures are
-    taken by `data.thresholds_share`, else as large a share as the list has. The result names them.
+    The list `data.thresholds` stays as it is for a fold that has none of its pictures. For another one threshold
+    pictures are taken by `data.thresholds_share`, else as large a share as the list has. The result names them.
     """
     data = experiment.data
     folds = read_folds(data.folds)
     if not 0 <= fold < len(folds):
         raise ConfigError(f"{data.folds}: there is no fold {fold}, only 0 to {len(folds) - 1}")
-    if fold != data.held_out and data.thresholds:
-        outside = sum(map(len, folds)) - len(folds[data.held_out])
+    if set(data.thresholds) & set(folds[fold]):
+        outside = sum(map(len, folds)) - len(folds[fold if data.fold is None else data.fold])
         share = data.thresholds_share or len(data.thresholds) / outside
         data = data.model_copy(update={"thresholds": (), "thresholds_share": share})
     data = data.model_copy(update={"held_out": fold})

@@ -37,7 +37,7 @@ def write_run_report(
         pictures=tuple(case.name for case in cases),
         classes=scores,
         grid=GRID,
-        fold=experiment.data.held_out,
+        fold=experiment.data.fold,
         colours=colours,
         worst=worst,
     )

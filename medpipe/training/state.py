@@ -44,13 +44,13 @@ class TrainingState:
     def follow(self, decay: float) -> None:
         """Moves the average towards the network; early on faster, so that the start is forgotten."""
         decay = min(decay, (1 + self.steps) / (10 + self.steps))
+        pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True))
+        floating = [pair for pair in pairs if pair[0].dtype.is_floating_point]
         with torch.no_grad():
-            for mean, new in zip(
-                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-            ):
-                if mean.dtype.is_floating_point:
-                    mean.lerp_(new, 1 - decay)
-                else:
+            # hundreds of small tensors: one kernel for all of them, where a GPU would wait for each to be asked for
+            torch._foreach_lerp_([mean for mean, _ in floating], [new for _, new in floating], 1 - decay)
+            for mean, new in pairs:
+                if not mean.dtype.is_floating_point:
                     mean.copy_(new)
 
     def save(self, run: Path) -> None:
@@ -128,7 +128,9 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     return TrainingState(
         network=network.train(),
         average=copy.deepcopy(network).eval().requires_grad_(False),
-        optimiser=torch.optim.AdamW(network.parameters(), lr=spec.rate, weight_decay=spec.weight_decay),
+        optimiser=torch.optim.AdamW(
+            network.parameters(), lr=spec.rate, weight_decay=spec.weight_decay, fused=device.type == "cuda"
+        ),
         scaler=torch.amp.GradScaler(device.type, enabled=device.type == "cuda"),
     )
 

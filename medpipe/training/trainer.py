@@ -92,6 +92,11 @@ class Cases:
     drawn: list[TrainingCase] = field(default_factory=list)
     unlabelled: list[TrainingCase] = field(default_factory=list)
 
+    @property
+    def unseen(self) -> list[TrainingCase]:
+        """What the report is of: the fold held out, else the threshold pictures."""
+        return self.measured["held_out"] or self.measured["thresholds"]
+
 
 class Trainer:
     """One run: its pictures, its state and its folder."""
@@ -181,9 +186,9 @@ class Trainer:
             batches.close()
             if self.ranks.first:
                 state.save(self.folder)
+        spent = max(time.monotonic() - started, 1e-9)
         scores = self.validate() if self.ranks.first else {}
         self.journal.close()
-        spent = max(time.monotonic() - started, 1e-9)
         return TrainingReport(
             run=self.folder,
             steps=state.steps,
@@ -222,7 +227,8 @@ class Trainer:
         return value
 
     def _loss(self, batch: Batch, done: float) -> Tensor:
-        image, valid = self._laid_out(batch.image), batch.valid.to(self.device)
+        image, valid = self._laid_out(batch.image), batch.valid.to(self.device, non_blocking=True)
+        target = batch.target.to(self.device, non_blocking=True)
         views = batch.views if self.mean_teacher is not None else None
         fed = image if views is None else torch.cat([image, self._laid_out(views.student)])
         with self._autocast():
@@ -231,7 +237,7 @@ class Trainer:
         # with deep supervision the coarser logits follow
         outputs = [part.float() for part in (given if isinstance(given, list) else [given])]
         labelled = [part[: len(image)] for part in outputs]
-        loss = deep_supervision(self.loss, labelled, batch.target.to(self.device), valid)
+        loss = deep_supervision(self.loss, labelled, target, valid)
         if self.teacher is not None and taught is not None:
             loss = loss + self.teacher.loss(labelled[0], taught.float(), valid)
         if self.mean_teacher is not None and views is not None:
@@ -294,7 +300,7 @@ class Trainer:
 
     def _laid_out(self, image: Tensor) -> Tensor:
         layout = torch.channels_last if self._flat else torch.channels_last_3d
-        return image.to(self.device, memory_format=layout)
+        return image.to(self.device, memory_format=layout, non_blocking=True)
 
     def _done(self, step: int | None = None) -> float:
         """The spent part of the budget, 1 at its end; as it will be at a step, as far as steps say."""

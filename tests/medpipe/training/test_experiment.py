@@ -39,6 +39,16 @@ def test_a_split_keeps_the_held_out_fold_apart(experiment: Path) -> None:
     assert parts.training == ("drawn_2", "drawn_3", "drawn_4")
 
 
+def test_without_a_fold_held_out_every_fold_trains(experiment: Path) -> None:
+    experiment.write_text(experiment.read_text().replace("held_out = 0", 'held_out = "none"'))
+    spec = load_experiment(experiment)
+    parts = split(spec.data)
+    assert spec.data.fold is None
+    assert parts.held_out == ()
+    assert parts.training == ("drawn_0", "drawn_2", "drawn_3", "drawn_4")
+    assert parts.unseen == parts.thresholds == ("drawn_1",), "figures come from what no step saw"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

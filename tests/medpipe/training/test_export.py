@@ -66,6 +66,19 @@ def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(
     assert (run / "report" / "index.html").is_file()
 
 
+def test_a_network_that_every_fold_trained_is_measured_on_its_threshold_pictures(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    experiment.write_text(experiment.read_text().replace("held_out = 0", 'held_out = "none"'))
+    run = train(experiment, data=drawn_data, out=tmp_path / "runs", device="cpu", report=True).run
+    assert read_report(run)["pictures"] == ["drawn_1"]
+    export_bundle(run, tmp_path / "tiny", data=drawn_data, report_into=run / "report")
+    assert (read_report(run)["pictures"], read_report(run)["fold"]) == (["drawn_1"], None)
+    card = (tmp_path / "tiny" / "CARD.md").read_text()
+    assert "trained on 4 pictures of every fold" in card
+    assert "measured on those same pictures, no fold being held out" in card
+
+
 def test_without_data_the_card_says_that_nothing_was_measured(run: Path, tmp_path: Path) -> None:
     bundle = export_bundle(run, tmp_path / "tiny")
     assert {c.threshold for c in bundle.classes} == {0.5}

@@ -38,6 +38,15 @@ def test_the_fold_of_the_file_keeps_its_list(experiment: Path) -> None:
     assert same.data.thresholds == spec.data.thresholds
 
 
+def test_a_list_stays_for_every_fold_that_has_none_of_it(experiment: Path) -> None:
+    experiment.write_text(experiment.read_text().replace("held_out = 0", 'held_out = "none"'))
+    spec = load_experiment(experiment)
+    kept = [of_fold(spec, fold).data.thresholds == ("drawn_1",) for fold in range(3)]
+    holds = ["drawn_1" in names for names in read_folds(spec.data.folds)]
+    assert kept == [not held for held in holds]
+    assert all(split(of_fold(spec, fold).data).thresholds for fold in range(3))
+
+
 def test_a_share_is_dealt_without_a_list_as_well(experiment: Path) -> None:
     text = experiment.read_text().replace('thresholds = [\n    "drawn_1",\n]', "thresholds_share = 0.5")
     experiment.write_text(text)
