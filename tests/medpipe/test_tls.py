@@ -130,4 +130,4 @@ def test_a_name_that_no_certificate_has(complaint: Any, authority: LocalAuthorit
 
 def test_an_unknown_key_names_those_of_its_own_table(complaint: Any, identity: Identity) -> None:
     said = complaint({**identity.settings(), "cert": "x"})
-    assert said.endswith("listener.tls.cert: unknown key; known here: certificate, private_key, ca")
+    assert said.endswith("known here: certificate, private_key, passphrase, passphrase_file, ca")

@@ -11,6 +11,7 @@ from medpipe.config import Config
 from medpipe.errors import PeerUnreachable
 from medpipe.routing import check_rules as check_keywords
 from workers.selftest.check import Check, State
+from workers.selftest.credentials import check_certificates, check_secrets
 from workers.selftest.machine import check_bundles, check_device, check_disk, check_memory, check_programs
 from workers.selftest.network import check_listener, check_peer
 from workers.selftest.tables import check_database
@@ -27,6 +28,8 @@ def check_site(config: Config, *, quick: bool = False) -> Iterator[Check]:
     yield from check_programs()
     yield from check_disk(config)
     yield from check_memory(config)
+    yield from check_secrets(config)
+    yield from check_certificates(config)
     yield from check_database(config)
     yield from check_listener(config)
     for name, peer in config.peers.items():
