@@ -27,7 +27,8 @@ def listening_context(
 ) -> ssl.SSLContext:
     """For who is called. With `ca`, a caller must show a certificate that it has signed.
 
-    `place` is the table in the settings, for messages; `passphrase` opens the key. Raises ConfigError where a file cannot be used.
+    `place` is the table in the settings, for messages; `passphrase` opens the key. Raises ConfigError
+    where a file cannot be used.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER)
     _identify(context, place, certificate, private_key, passphrase)

@@ -125,10 +125,11 @@ class Listener:
     def _refused(self, event: Any) -> None:
         """An association was rejected: for its titles, or for want of room."""
         caller, ours = event.assoc.requestor, self._config.listener
+        calling = str(caller.primitive.calling_ae_title).strip()
         called = str(caller.primitive.called_ae_title).strip()
         if ours.check_called and called != ours.ae_title:
             reason = "it called another AE title"
-        elif "*" not in ours.calling and str(caller.ae_title).strip() not in ours.calling:
+        elif "*" not in ours.calling and calling not in ours.calling:
             reason = "its AE title may not call"
         else:
             reason = "there was no room for its association"
@@ -136,7 +137,7 @@ class Listener:
             "medpipe",
             "association refused",
             address=str(caller.address),
-            source=str(caller.ae_title).strip(),
+            source=calling,
             reason=reason,
         )
 

@@ -75,8 +75,8 @@ def verify(
 ) -> None:
     """Say whether the audit trail is whole.
 
-    Each record is chained to the one before: one that was changed, put in or taken out shows. What was cut off at the
-    end shows beside an earlier export, or beside what the audit record repository has got. Exit code 1: it is not whole.
+    Each record is chained to the one before: one that was changed, put in or taken out shows. What was cut off at
+    the end shows beside an earlier export, or beside what the repository has got. Exit code 1: it is not whole.
     """
     from workers import audit
     from workers.audit.export import compare

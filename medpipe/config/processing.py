@@ -56,7 +56,7 @@ class Site(Section):
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the registry and the engine, with its password. Raises ConfigError where that is missing."""
+        """SQLAlchemy URL of the registry and the engine, its password in it. Raises ConfigError."""
         if self.database == "sqlite":
             return f"sqlite:///{self.root.absolute() / 'medpipe.sqlite'}"
         word = secret(self, "site", "database_password")

@@ -109,7 +109,7 @@ class Proxy:
 
 
 def studies_of(request: Request) -> list[str] | None:
-    """The studies that a request names in its path or, a search, in its query; None where it is none that we pass on."""
+    """The studies that a request names in its path, or a search in its query; None for what is not passed on."""
     path = request.path_params["path"]
     if _PATHS.fullmatch(path) is None or not _plain(request):
         return None

@@ -78,7 +78,7 @@ class UsersFile:
         self._write(users)
 
     def _write(self, users: Mapping[str, str]) -> None:
-        """Readers see the old file or the new one. Owner, group and mode stay; a new one is its folder's owner's alone."""
+        """Readers see the old file or the new one. Owner and mode stay; a new one is its folder's owner's alone."""
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

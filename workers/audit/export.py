@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -23,19 +22,16 @@ FORMATS = ("xml", "jsonl")
 
 def write_export(file: TextIO, found: Iterable[Record], source: Source, form: str) -> int:
     """Writes the records; how many. XML: one AuditMessage (PS3.15 A.5.1) a line, in one element AuditMessages."""
-    head, tail = (['<?xml version="1.0" encoding="UTF-8"?>', "<AuditMessages>"], ["</AuditMessages>"])
     count = 0
-
-    def lines() -> Iterable[str]:
-        nonlocal count
-        for count, record in enumerate(found, start=1):
-            message = as_text(audit_message(record, source))
-            yield (
-                message if form == "xml" else json.dumps({**vars(record), "message": message}, sort_keys=True)
-            )
-
-    whole = chain(head, lines(), tail) if form == "xml" else lines()
-    file.writelines(f"{line}\n" for line in whole)
+    if form == "xml":
+        file.write('<?xml version="1.0" encoding="UTF-8"?>\n<AuditMessages>\n')
+    for record in found:
+        message = as_text(audit_message(record, source))
+        line = message if form == "xml" else json.dumps({**vars(record), "message": message}, sort_keys=True)
+        file.write(f"{line}\n")
+        count += 1
+    if form == "xml":
+        file.write("</AuditMessages>\n")
     return count
 
 

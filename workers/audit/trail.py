@@ -37,7 +37,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`records` from the first one on fit together; `chain` is the digest of the last of them; `fault`: what follows."""
+    """`records` from the first one on fit together; `chain`: the digest of the last of them; `fault`: what follows."""
 
     records: int
     chain: str
@@ -75,7 +75,7 @@ def link(before: str, row: dict[str, Any]) -> str:
 def records(
     connection: Connection, *, after: int = 0, since: float | None = None, until: float | None = None
 ) -> Iterator[Record]:
-    """The records after a number, of a span of time (`until` is no longer part of it), in the order of their numbers."""
+    """The records after a number, of a span of time (`until` is no longer part of it), by their numbers."""
     query = sa.select(audit).order_by(audit.c.number).limit(_PAGE)
     if since is not None:
         query = query.where(audit.c.at >= since)

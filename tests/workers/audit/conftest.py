@@ -38,7 +38,10 @@ ELEMENTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
          "?NetworkAccessPointID": r"\S+", "?NetworkAccessPointTypeCode": "[1-5]"},
         {"RoleIDCode": "*", "MediaIdentifier": "?"},
     ),
-    "AuditSourceIdentification": ({"AuditSourceID": r"\S+", "?AuditEnterpriseSiteID": ".+"}, {"AuditSourceTypeCode": "*"}),
+    "AuditSourceIdentification": (
+        {"AuditSourceID": r"\S+", "?AuditEnterpriseSiteID": ".+"},
+        {"AuditSourceTypeCode": "*"},
+    ),
     "AuditSourceTypeCode": ({"csd-code": "[1-9]"}, {}),
     "ParticipantObjectIdentification": (
         {"ParticipantObjectID": PRESENT, "?ParticipantObjectTypeCode": "[1-4]",
