@@ -126,7 +126,9 @@ def test_each_secret_is_made_once_and_is_where_the_services_look(compose, tmp_pa
     assert set(made) == set(compose["secrets"]) == {"database", "orthanc"}
     assert all(len(password) >= 32 for password in made.values()) and len(set(made.values())) == 2
     assert not any(password in first for password in made.values())
-    assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0  # whoever may read the files must get there first
+    assert (
+        tmp_path / "secrets"
+    ).stat().st_mode & 0o077 == 0  # whoever may read the files must get there first
     assert subprocess.run([script], capture_output=True, text=True, timeout=20, check=True).stdout == ""
     assert {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()} == made
     for name, one in compose["secrets"].items():

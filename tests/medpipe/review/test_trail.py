@@ -84,7 +84,12 @@ def test_who_comes_back_is_recorded_again(reader, told):
 
 
 def test_what_does_not_exist_or_is_no_reading_request_is_not_recorded(reader, told):
-    for path in ("/app/studies/9.9.9", "/app/studies/x", "/dicom-web/studies/1.2.3/../x", "/dicom-web/patients"):
+    for path in (
+        "/app/studies/9.9.9",
+        "/app/studies/x",
+        "/dicom-web/studies/1.2.3/../x",
+        "/dicom-web/patients",
+    ):
         assert reader.get(path).status_code == 404
     assert "study opened" not in [one.what for one in told()]
 
