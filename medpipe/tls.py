@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from medpipe.certificates import validities
 from medpipe.errors import ConfigError
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -90,7 +91,8 @@ def _identify(
             f"{place}.private_key: {private_key} asks for a password: name its file with passphrase_file"
         ) from None
     except ssl.SSLError as error:
-        if passphrase is not None and error.reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ"):
+        if passphrase is not None and not error.reason:  # OpenSSL does not say which file: ours to find out
+            validities(f"{place}.certificate", certificate)
             raise ConfigError(f"{place}.passphrase: it does not open {private_key}") from None
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
             raise ConfigError(

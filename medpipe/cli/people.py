@@ -30,8 +30,10 @@ def add(name: _NAME) -> None:
     Asks for the password; in a pipe it is the first line. Holds at once, also while the review runs.
     """
     from medpipe.review.passwords import hash_password
+    from medpipe.review.users import check_name
 
     config, users = _users()
+    check_name(name)
     is_new = users.put(name, hash_password(_password()))
     _tell(config, "user changed", name)
     typer.echo(f"{name}: {'added' if is_new else 'has a new password'}")

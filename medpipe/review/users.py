@@ -21,6 +21,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HASH = re.compile(SCRYPT_FORM)
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError for what cannot be a user's name."""
+    if _NAME.fullmatch(name) is None:
+        raise UsageError("a name has 1 to 64 letters, digits, dots, dashes and underscores")
+
+
 class UsersFile:
     """The file as it stands now. What others write meanwhile is seen with the next question."""
 
@@ -62,8 +68,7 @@ class UsersFile:
 
     def put(self, name: str, stored: str) -> bool:
         """Adds a user or gives one a new hash; whether the name is new. Raises UsageError for an impossible name."""
-        if _NAME.fullmatch(name) is None:
-            raise UsageError("a name has 1 to 64 letters, digits, dots, dashes and underscores")
+        check_name(name)
         users = dict(self.users())
         is_new = name not in users
         self._write({**users, name: stored})

@@ -147,7 +147,7 @@ def test_no_password_is_in_the_environment_or_in_the_settings(compose):
 
 
 def test_the_review_comes_up_without_a_line_of_configuration(compose, tmp_path):
-    """Its settings, with the mounted folders elsewhere: it asks for a name, knows its PACS's password, and takes a user."""
+    """Its settings, the mounted folders elsewhere: it wants a name, knows its PACS's password, takes a user."""
     text = (DEPLOY / "medpipe.compose.toml").read_text()
     (tmp_path / "orthanc").write_text("of the pacs")
     text = text.replace("/run/secrets", str(tmp_path)).replace("/var/lib/medpipe", str(tmp_path / "site"))
