@@ -66,7 +66,8 @@ def folder(root: Path) -> Path:
 @contextmanager
 def active(root: Path, name: str) -> Iterator[None]:
     """Records the start and the end of a process; the end is missing where it was killed."""
-    notices, process = Notices(root), {"process": name, "host": socket.gethostname(), "pid": os.getpid()}
+    notices = Notices(root)
+    process: dict[str, Any] = {"process": name, "host": socket.gethostname(), "pid": os.getpid()}
     notices.leave("medpipe", "application started", **process)
     try:
         yield

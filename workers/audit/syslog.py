@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 import termios
+import time
 from collections.abc import Sequence
 from ssl import SSLContext
 from xml.etree import ElementTree as ET
@@ -26,6 +27,8 @@ _MESSAGE_ID = "DICOM+RFC3881"
 _BYTE_ORDER_MARK = "\ufeff"
 _SECONDS = 20.0
 _GOODBYE_SECONDS = 5.0
+_PACE_SECONDS = 0.005
+"""Between datagrams: a receiver's buffer holds a few hundred, and what finds it full is lost (RFC 5426 section 4.3)."""
 
 
 def syslog_message(record: Record, message: ET.Element, host: str) -> bytes:
@@ -57,6 +60,7 @@ def _send_datagrams(address: tuple[str, int], messages: Sequence[bytes]) -> None
             sender.connect(where)
             for one in messages:
                 sender.send(one)
+                time.sleep(_PACE_SECONDS)
     except OSError as error:
         raise _away(address, error) from error
 
