@@ -65,6 +65,7 @@ EVENTS: dict[str, Event] = {
     "files removed": Event(_DELETED, "D", Form.STUDY),
     "study forgotten": Event(_DELETED, "D", Form.STUDY),
     "job planned": Event(_PROCEDURE, "C", Form.STUDY),
+    "study reprocessed": Event(_PROCEDURE, "U", Form.STUDY),
     "job queued again": Event(_PROCEDURE, "U", Form.STUDY),
     "study settled again": Event(_PROCEDURE, "U", Form.STUDY),
     "job cancelled": Event(_PROCEDURE, "U", Form.STUDY),

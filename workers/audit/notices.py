@@ -36,7 +36,7 @@ class Notices:
     def __init__(self, root: Path) -> None:
         self._folder = folder(root)
         self._lock = threading.Lock()
-        self._minute, self._written, self._kept_back = 0.0, 0, 0
+        self._minute, self._written, self._kept_back, self._number = 0.0, 0, 0, 0
 
     def leave(self, who: str, what: str, study_uid: str | None = None, **detail: Any) -> None:
         """Says it to the trail. Never raises for the disk: who has something to say has something to do, too."""
@@ -48,12 +48,14 @@ class Notices:
                 self._kept_back += 1
                 return
             self._written += 1
+            self._number += 1
+            name = f"{time.time_ns():020d}-{os.getpid()}-{self._number}.json"
             if self._kept_back:
                 detail["not_recorded_before"], self._kept_back = self._kept_back, 0
         content = {"at": now, "who": who, "what": what, "study_uid": study_uid, "detail": detail}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_json(self._folder / f"{time.time_ns():020d}-{os.getpid()}.json", content)
+            write_json(self._folder / name, content)
         except OSError as error:
             log.error("%r could not be left for the audit trail (%s)", what, error.strerror)
 

@@ -13,7 +13,7 @@ from medpipe.routing import check_rules as check_keywords
 from workers.selftest.check import Check, State
 from workers.selftest.credentials import check_certificates, check_secrets
 from workers.selftest.machine import check_bundles, check_device, check_disk, check_memory, check_programs
-from workers.selftest.network import check_listener, check_peer
+from workers.selftest.network import check_listener, check_peer, check_repository
 from workers.selftest.tables import check_database
 
 __all__ = ["Check", "State", "check_site", "exit_code"]
@@ -34,6 +34,7 @@ def check_site(config: Config, *, quick: bool = False) -> Iterator[Check]:
     yield from check_listener(config)
     for name, peer in config.peers.items():
         yield from check_peer(config, name, peer)
+    yield from check_repository(config)
     yield from check_device(config)
     yield from check_bundles(config, quick)
 

@@ -20,6 +20,8 @@ from medpipe.tls import listening_context
 from workers.audit import Notices
 from workers.audit.repository import Clerk, delivered
 from workers.registry import Registry
+from workers.selftest import State
+from workers.selftest.network import check_repository
 from workers.tables import audit
 
 HEAD = re.compile(
@@ -170,6 +172,25 @@ def test_a_trail_that_is_another_one_is_delivered_anew(
     assert made.round() == 2
     assert numbers(secured.got) == [1, 2, 1, 2]
     assert "record 2 is not what was delivered" in caplog.text
+
+
+def test_the_doctor_tries_it(
+    configure: Callable[..., Config],
+    start_repository: Any,
+    secured: Any,
+    ours: dict[str, str],
+    authority: LocalAuthority,
+) -> None:
+    def state(**audit: Any) -> list[State]:
+        return [check.state for check in check_repository(configure(**audit))]
+
+    assert state() == []
+    assert state(repository=start_repository(None).url) == [State.OK]
+    assert state(repository=secured.url, tls=ours) == [State.OK]
+    assert state(repository=f"tls://127.0.0.1:{free_port()}", tls=ours) == [State.AWAY]
+    stranger = str(authority.self_signed("stranger").certificate)
+    assert state(repository=secured.url, tls={"ca": stranger}) == [State.FAILED]
+    assert secured.got == []
 
 
 @pytest.mark.parametrize(
