@@ -9,6 +9,9 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from medpipe.certificates import validities
 from medpipe.errors import ConfigError
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -20,13 +23,16 @@ class _Encrypted(Exception):
     """OpenSSL would ask the terminal for a password."""
 
 
-def listening_context(place: str, certificate: Path, private_key: Path, ca: Path | None) -> ssl.SSLContext:
+def listening_context(
+    place: str, certificate: Path, private_key: Path, ca: Path | None, passphrase: SecretStr | None = None
+) -> ssl.SSLContext:
     """For who is called. With `ca`, a caller must show a certificate that it has signed.
 
-    `place` is the table in the settings, for messages. Raises ConfigError where a file cannot be used.
+    `place` is the table in the settings, for messages; `passphrase` opens the key. Raises ConfigError
+    where a file cannot be used.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER)
-    _identify(context, place, certificate, private_key)
+    _identify(context, place, certificate, private_key, passphrase)
     context.num_tickets = 0  # associations are long: resuming sessions gains nothing
     if ca is not None:
         _trust(context, place, ca)
@@ -35,13 +41,17 @@ def listening_context(place: str, certificate: Path, private_key: Path, ca: Path
 
 
 def calling_context(
-    place: str, ca: Path, certificate: Path | None = None, private_key: Path | None = None
+    place: str,
+    ca: Path,
+    certificate: Path | None = None,
+    private_key: Path | None = None,
+    passphrase: SecretStr | None = None,
 ) -> ssl.SSLContext:
     """For who calls: the other side's certificate and its name are checked. Raises ConfigError like the above."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT)  # which requires a certificate, and the right name in it
     _trust(context, place, ca)
     if certificate is not None and private_key is not None:
-        _identify(context, place, certificate, private_key)
+        _identify(context, place, certificate, private_key, passphrase)
     return context
 
 
@@ -63,20 +73,27 @@ def _trust(context: ssl.SSLContext, place: str, ca: Path) -> None:
         raise ConfigError(f"{place}.ca: {ca} cannot be used ({_reason(error)})") from error
 
 
-def _identify(context: ssl.SSLContext, place: str, certificate: Path, private_key: Path) -> None:
+def _identify(
+    context: ssl.SSLContext, place: str, certificate: Path, private_key: Path, passphrase: SecretStr | None
+) -> None:
     _look(f"{place}.certificate", certificate, _CERTIFICATE, "certificate")
     _look(f"{place}.private_key", private_key, _PRIVATE_KEY, "private key")
 
     def password() -> str:
-        raise _Encrypted
+        if passphrase is None:
+            raise _Encrypted
+        return passphrase.get_secret_value()
 
     try:
         context.load_cert_chain(certificate, private_key, password)
     except _Encrypted:
         raise ConfigError(
-            f"{place}.private_key: {private_key} asks for a password; give a key without one, readable by us alone"
+            f"{place}.private_key: {private_key} asks for a password: name its file with passphrase_file"
         ) from None
     except ssl.SSLError as error:
+        if passphrase is not None and not error.reason:  # OpenSSL does not say which file: ours to find out
+            validities(f"{place}.certificate", certificate)
+            raise ConfigError(f"{place}.passphrase: it does not open {private_key}") from None
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
             raise ConfigError(
                 f"{place}.private_key: {private_key} is not the key of {place}.certificate ({certificate})"

@@ -42,7 +42,8 @@ class Acceptor(AssociationServer):
 
     `store` says the status of a C-STORE request whose data set is complete; what it leaves in `incoming` is removed.
     `handlers` are pynetdicom's, for everything else. `shared`: other processes listen on the same port, and the kernel
-    spreads the connections over them (SO_REUSEPORT). `tls`: every connection begins with a TLS handshake.
+    spreads the connections over them (SO_REUSEPORT). `tls`: every connection begins with a TLS handshake; `tls_refused`
+    is told the address of a caller with whom there was none, and why.
     """
 
     request_queue_size = 128
@@ -58,8 +59,10 @@ class Acceptor(AssociationServer):
         *,
         shared: bool = False,
         tls: SSLContext | None = None,
+        tls_refused: Callable[[str, str], None] = lambda address, why: None,
     ) -> None:
         self.limits, self.store, self.incoming = limits, store, incoming
+        self.tls_refused = tls_refused
         self.door = Door(limits)
         self._shared = shared
         if tls is not None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import Row
+from sqlalchemy.engine import Connection, Row
 
 from medpipe.config import Config
 from medpipe.errors import Disposition, IntegrityError, MedpipeError, disposition
 from medpipe.identity import file_sha256
 from medpipe.pacs import SendStatus, send
-from workers import faults
+from workers import audit, faults
 from workers.errands import Errand, Errands, Overtaken, reason_of
 from workers.jobs import delay_after
 from workers.publish import outbox
@@ -79,7 +80,25 @@ class Courier:
             state = self._errands.follow(connection, errand)
             if self._errands.of(errand, DeliveryState.SENT, connection):
                 self._errands.confirm_later(connection, errand, errand.attempt * LOOKS_PER_SENDING, 0)
+            self._note(connection, errand, waiting, statuses)
         return state.value
+
+    def _note(
+        self, connection: Connection, errand: Errand, items: list[Row[Any]], statuses: tuple[SendStatus, ...]
+    ) -> None:
+        """For the audit trail: what went out, and what the destination refused."""
+        ways = {
+            "source": self._config.listener.ae_title,
+            "destination": self._errands.peer(errand).ae_title if items else "",
+        }
+        outcomes = {"instances sent": Counter[str](), "instances refused": Counter[str]()}
+        for item, status in zip(items, statuses, strict=True):
+            what = "instances sent" if status.is_stored else "instances refused"
+            outcomes[what][item.sop_class_uid] += 1
+        for what, classes in outcomes.items():
+            if classes:
+                detail = {**ways, "job": errand.job_id, "classes": dict(classes)}
+                audit.note(connection, "medpipe", what, errand.row.study_uid, detail)
 
     def _not_sent(self, errand: Errand, waiting: list[Row[Any]], error: MedpipeError | OSError) -> str:
         attempt = errand.attempt

@@ -21,6 +21,7 @@ from medpipe.errors import IntegrityError, StorageError
 from medpipe.identity import resembles_uid
 from medpipe.pacs import add_commitment_context, parse_commitment_report
 from workers.acceptor import Acceptor
+from workers.audit import Notices, active
 from workers.commitments import keep_report
 from workers.dimse import StoreRequest
 from workers.instance_file import InstanceFile
@@ -51,7 +52,7 @@ def run_listener(config: Config, stop: threading.Event | None = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
     listener = Listener(config)
-    with listener:
+    with active(config.site.root, "listen"), listener:
         print(f"listening {config.listener.host} {listener.port}", flush=True)  # noqa: T201  (what scripts wait for)
         stop.wait()
 
@@ -63,6 +64,7 @@ class Listener:
         self._config = config
         self._spool = Spool(config.site.root)
         self._root = config.site.root
+        self._notices = Notices(config.site.root)
         _config.LOG_REQUEST_IDENTIFIERS = False
         _config.LOG_RESPONSE_IDENTIFIERS = False
         _config.LOG_HANDLER_LEVEL = "none"
@@ -99,6 +101,7 @@ class Listener:
         handlers: list[Any] = [
             (evt.EVT_C_ECHO, lambda _: SUCCESS),
             (evt.EVT_N_EVENT_REPORT, self._report),
+            (evt.EVT_REJECTED, self._refused),
         ]
         try:
             return Acceptor(
@@ -110,11 +113,36 @@ class Listener:
                 self._spool.incoming,
                 shared=shared,
                 tls=self._tls,
+                tls_refused=self._tls_refused,
             )
         except OSError as error:
             raise StorageError(
                 f"cannot listen on {listener.host}:{listener.port}: {error.strerror}; is another listener running?"
             ) from error
+
+    # --- who is not let in ------------------------------------------------------------------------------------------
+
+    def _refused(self, event: Any) -> None:
+        """An association was rejected: for its titles, or for want of room."""
+        caller, ours = event.assoc.requestor, self._config.listener
+        calling = str(caller.primitive.calling_ae_title).strip()
+        called = str(caller.primitive.called_ae_title).strip()
+        if ours.check_called and called != ours.ae_title:
+            reason = "it called another AE title"
+        elif "*" not in ours.calling and calling not in ours.calling:
+            reason = "its AE title may not call"
+        else:
+            reason = "there was no room for its association"
+        self._notices.leave(
+            "medpipe",
+            "association refused",
+            address=str(caller.address),
+            source=calling,
+            reason=reason,
+        )
+
+    def _tls_refused(self, address: str, why: str) -> None:
+        self._notices.leave("medpipe", "TLS refused", address=address, reason=why)
 
     # --- C-STORE -------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 
 from workers import command_set
 from workers.dimse import Dimse, StoreRequest
-from workers.wire_guard import GuardedSocket, Limits, WireFault
+from workers.wire_guard import GuardedSocket, HandshakeFault, Limits, WireFault
 
 if TYPE_CHECKING:
     from workers.acceptor import Acceptor
@@ -58,6 +58,9 @@ class AcceptedAssociation(Association):
             self.dul._idle_timer.start()
             while not self.dul._kill_thread:
                 self._turn()
+        except HandshakeFault as fault:
+            self._break_off(str(fault))
+            self._server.tls_refused(self._address, str(fault))
         except WireFault as fault:
             self._break_off(str(fault))
         except OSError as error:  # the spool's disk: the peer still has its instance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -87,11 +88,11 @@ class Registry:
 
     def register(self, sidecars: Iterable[Sidecar]) -> int:
         """Adds what the spool has received; what is known already changes nothing. Returns how many were new."""
-        new = 0
+        new: list[Sidecar] = []
         with self.begin() as connection:
-            for sidecar in sidecars:
-                new += self._register(connection, sidecar)
-        return new
+            new += [sidecar for sidecar in sidecars if self._register(connection, sidecar)]
+            _note_transfers(connection, new)
+        return len(new)
 
     def _register(self, connection: Connection, sidecar: Sidecar) -> int:
         odd = [uid for uid in (sidecar.study_uid, sidecar.series_uid) if uid is not None and not _fits(uid)]
@@ -358,6 +359,17 @@ class Registry:
                 .values(retrieval=None, retrieval_at=None)
             )
         return int(done.rowcount)
+
+
+def _note_transfers(connection: Connection, received: Sequence[Sidecar]) -> None:
+    """One record for what came of a study from one sender; what could not be read is of no study."""
+    transfers: dict[tuple[str | None, str, str], Counter[str]] = {}
+    for one in received:
+        study_uid = one.study_uid if one.study_uid is not None and _fits(one.study_uid) else None
+        transfers.setdefault((study_uid, one.calling_ae, one.called_ae), Counter())[one.sop_class_uid] += 1
+    for (study_uid, source, destination), classes in transfers.items():
+        detail = {"source": source, "destination": destination, "classes": dict(classes)}
+        audit.note(connection, "medpipe", "instances received", study_uid, detail)
 
 
 def _fits(uid: str) -> bool:

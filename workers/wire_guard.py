@@ -53,6 +53,10 @@ class WireFault(Exception):
     """A peer broke the rules of the wire: its association is aborted. The text has nothing of what it sent."""
 
 
+class HandshakeFault(WireFault):
+    """No TLS with a caller; the text follows "it"."""
+
+
 class GuardedSocket(AssociationSocket):
     """An accepted connection that gives whole PDUs within the limits, and nothing else."""
 
@@ -68,8 +72,8 @@ class GuardedSocket(AssociationSocket):
         """The next PDU; None if it is not all here within `patience` seconds (what has come is kept).
 
         The first calls make the TLS handshake; how long that may take is the state machine's ARTIM timer, as for the
-        association request. Raises WireFault for a PDU that is too large, too slow or of no known type and for a
-        handshake that fails, EOFError where the peer has gone.
+        association request. Raises WireFault for a PDU that is too large, too slow or of no known type,
+        HandshakeFault for a handshake that fails, EOFError where the peer has gone.
         """
         if not self._handshaken and not self._handshake(patience):
             return None
@@ -86,7 +90,7 @@ class GuardedSocket(AssociationSocket):
                 return pdu
 
     def _handshake(self, seconds: float) -> bool:
-        """Whether the TLS handshake is done; it goes on with the next call. Raises WireFault, EOFError."""
+        """Whether the TLS handshake is done; it goes on with the next call. Raises HandshakeFault, EOFError."""
         if not isinstance(self.socket, ssl.SSLSocket):
             raise EOFError
         try:
@@ -98,7 +102,7 @@ class GuardedSocket(AssociationSocket):
             raise EOFError from error
         except ssl.SSLError as error:
             self._leave_time_for_alert()
-            raise WireFault(f"it {trouble(error)}") from error
+            raise HandshakeFault(f"it {trouble(error)}") from error
         except OSError as error:
             raise EOFError from error
         self._handshaken = True

@@ -15,6 +15,8 @@ from dbos import DBOS, DBOSPortableJSONSerializer
 
 from medpipe.config import Config
 from medpipe.routing import check_rules
+from workers.audit import active
+from workers.audit.repository import Clerk
 from workers.confirm import Notary
 from workers.database import is_away
 from workers.deliver import Courier
@@ -79,6 +81,8 @@ class Worker:
         steward.start()
         janitor = threading.Thread(target=self._remove_old, name="janitor", daemon=True)
         janitor.start()
+        clerk = threading.Thread(target=self._keep_trail, name="clerk", daemon=True)
+        clerk.start()
         tidy(self.config, self.registry)
         log.info("worker %s is ready", self.lease.executor_id)
         idle = 0
@@ -92,7 +96,7 @@ class Worker:
                         return
         finally:
             self.stop.set()
-            self._end((steward, janitor), ended)
+            self._end((steward, janitor, clerk), ended)
 
     def _end(self, threads: Sequence[threading.Thread], ended: threading.Event) -> None:
         """Claims nothing more, lets running steps finish for a short time, gives the rest back."""
@@ -118,6 +122,9 @@ class Worker:
 
     def _remove_old(self) -> None:
         Janitor(self.config, self.spool, self.registry).run(self.stop)
+
+    def _keep_trail(self) -> None:
+        Clerk(self.config, self.registry).run(self.stop)
 
     def _launch_engine(self) -> None:
         DBOS(
@@ -208,7 +215,11 @@ class _Marked:
 def run_worker(config: Config, *, stop: threading.Event | None = None, until_idle: bool = False) -> None:
     """Runs a worker in this process until SIGTERM, SIGINT or `stop`."""
     prepare(config)
-    worker = Worker(config)
+    with active(config.site.root, "work"):
+        _run(Worker(config), stop, until_idle)
+
+
+def _run(worker: Worker, stop: threading.Event | None, until_idle: bool) -> None:
     if stop is not None:
         worker.stop = stop
     if threading.current_thread() is threading.main_thread():

@@ -172,6 +172,8 @@ def load_commands() -> None:
         "reprocessing",
         "reconciling",
         "jobs",
+        "auditing",
+        "people",
         "explain",
         "models",
         "samples",

@@ -59,6 +59,8 @@ processes may call at the same time.
 | asynchronous operations, user identity, extended negotiation | not supported |
 | security | TLS 1.2 and 1.3 (BCP 195, RFC 9325), with certificates of both sides, where the settings have \
 `listener.tls` and `peers.NAME.tls`; see [security](security.md) |
+| audit trail | DICOM audit messages (PS3.15 A.5), exported, or sent by syslog (A.6) where the settings have \
+`audit.repository`; patients appear as unknown; see [security](security.md#audit-trail) |
 
 ## As a provider (SCP)
 

@@ -51,7 +51,7 @@ def retry(
     from workers.status import retry as run_again
 
     with _registry() as (_, registry, queue):
-        for job_id in run_again(registry, queue, study_or_job, _who()):
+        for job_id in run_again(registry, queue, study_or_job, who()):
             typer.echo(f"queued again: {job_id}")
 
 
@@ -63,7 +63,7 @@ def cancel(
     from workers.status import cancel as stop
 
     with _registry() as (_, registry, queue):
-        for job_id in stop(registry, queue, study_or_job, _who()):
+        for job_id in stop(registry, queue, study_or_job, who()):
             typer.echo(f"cancelled: {job_id}")
 
 
@@ -100,7 +100,8 @@ def _registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
         registry.close()
 
 
-def _who() -> str:
+def who() -> str:
+    """Who types the command, for the audit trail."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -29,6 +29,7 @@ def reconcile(
 
     Our place in Orthanc's changes is kept; the first call only notes it. `serve` runs this with --follow.
     """
+    from workers.audit import active
     from workers.reconcile import Reconciler, run_reconciler
     from workers.registry import Registry
     from workers.work import prepare
@@ -42,7 +43,8 @@ def reconcile(
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        run_reconciler(config, names, stop)
+        with active(config.site.root, "reconcile"):
+            run_reconciler(config, names, stop)
         return
     registry = Registry(config.site.database_url)
     try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from medpipe.cli.app import EXIT_FAILED, app, invocation
+from medpipe.cli.jobs import who
 from medpipe.config import Config
 from medpipe.errors import MedpipeError, UsageError
 from medpipe.identity import is_uid
@@ -41,6 +42,7 @@ def reprocess(
 
     What the PACS holds already is not computed again, unless --force. Where no worker is alive, one runs until done.
     """
+    from workers import audit
     from workers.queue import JobQueue
     from workers.registry import Registry
     from workers.reprocess import Reprocessor, Request, wait_for_jobs
@@ -63,6 +65,10 @@ def reprocess(
         for study_uid in dict.fromkeys(wanted):
             try:
                 before[study_uid] = _findings(registry, study_uid)
+                if not dry_run:
+                    with registry.begin() as connection:
+                        detail = {"from": request.source, "bundle": bundle, "force": force}
+                        audit.note(connection, who(), "study reprocessed", study_uid, detail)
                 done = reprocessor.run(study_uid, request)
             except MedpipeError as error:
                 failures.append(error)

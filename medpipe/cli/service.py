@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medpipe.cli.app import app, invocation
-from medpipe.errors import UsageError
 
 config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -118,20 +116,3 @@ def fetch_viewer(
     from medpipe.review.viewer_package import fetch, viewer_folder
 
     typer.echo(fetch(viewer_folder(invocation.config().review or Review()), package))
-
-
-@app.command("hash-password")
-def hash_password_command() -> None:
-    """Make the hash of a password for [review] users.
-
-    Asks for the password; in a pipe it is the first line.
-    """
-    from medpipe.review.passwords import hash_password
-
-    if sys.stdin.isatty():
-        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    else:
-        password = sys.stdin.readline().rstrip("\n")
-    if len(password) < 8:
-        raise UsageError("a password has at least 8 characters")
-    typer.echo(hash_password(password))

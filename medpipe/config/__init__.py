@@ -1,16 +1,19 @@
 """A site's settings: one TOML file, typed and checked (medpipe.config.settings), table by table."""
 
+from medpipe.config.audit import Audit
 from medpipe.config.faults import describe
 from medpipe.config.network import Listener, ListenerTls, OrthancRest, Peer, PeerTls
 from medpipe.config.processing import Reading, Results, Site, Worker
 from medpipe.config.review import SCRYPT_FORM, Review
 from medpipe.config.rules import Condition, Matches, Range, Rule, Scalar
+from medpipe.config.secrets import is_open_to_others, secret, secrets_of
 from medpipe.config.settings import Config, find_config, load_config, masked, parse_config
 from medpipe.config.values import AETitle, Name, Port, Section, Size, is_loopback, parse_size
 
 __all__ = [
     "SCRYPT_FORM",
     "AETitle",
+    "Audit",
     "Condition",
     "Config",
     "Listener",
@@ -34,8 +37,11 @@ __all__ = [
     "describe",
     "find_config",
     "is_loopback",
+    "is_open_to_others",
     "load_config",
     "masked",
     "parse_config",
     "parse_size",
+    "secret",
+    "secrets_of",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import ValidationError
 
+from medpipe.config.audit import Audit
 from medpipe.config.network import Listener, ListenerTls, OrthancRest, Peer, PeerTls
 from medpipe.config.processing import Reading, Results, Site, Worker
 from medpipe.config.review import Review
@@ -23,14 +25,15 @@ def describe(error: ValidationError) -> list[str]:
         if fault["type"] == "extra_forbidden":
             known = _known_keys(location[:-1])
             message = "unknown key" + (f"; known here: {', '.join(known)}" if known else "")
-        elif fault["type"] != "missing" and location and not _SECRET & {*map(str, location)}:
-            message += f" (given: {_shown(fault.get('input'))})"
+        elif fault["type"] not in ("missing", "secret") and location and not _SECRET & {*map(str, location)}:
+            message += _given(fault.get("input"))
         lines.setdefault(key, f"{key}: {message}")
     return list(lines.values())
 
 
 _SECRET = {"users", "dicomweb", "review"}
 """What is given under these keys is not repeated in messages: it may hold a password or its hash."""
+_LOGIN = re.compile(r"//\S*@")
 _UNION_TAGS = {"str", "int", "float", "bool", "list[union[str,int,float,bool]]", "Range", "Matches"}
 _SECTIONS: dict[str, type[Section]] = {
     "site": Site,
@@ -39,11 +42,13 @@ _SECTIONS: dict[str, type[Section]] = {
     "reading": Reading,
     "results": Results,
     "review": Review,
+    "audit": Audit,
     "peers": Peer,
     "rules": Rule,
 }
 _TABLES: dict[tuple[str, str], type[Section]] = {
     ("listener", "tls"): ListenerTls,
+    ("audit", "tls"): PeerTls,
     ("peers", "tls"): PeerTls,
     ("peers", "orthanc"): OrthancRest,
 }
@@ -57,6 +62,9 @@ def _known_keys(location: list[Any]) -> list[str]:
     return list(section.model_fields) if section is not None else []
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _given(value: object) -> str:
+    """What stands there, without a user and a password in an address; of a whole table nothing."""
+    if isinstance(value, dict):
+        return ""
+    text = _LOGIN.sub("//***@", repr(value))
+    return f" (given: {text if len(text) <= 60 else text[:57] + '...'})"

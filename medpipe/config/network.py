@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from ssl import SSLContext
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from medpipe.config.secrets import Reference, secret
 from medpipe.config.values import AETitle, Port, Section, Size, is_loopback
 from medpipe.tls import calling_context, listening_context
 
@@ -19,11 +20,14 @@ class ListenerTls(Section):
 
     certificate: Path
     private_key: Path
+    passphrase: Reference = ""
+    passphrase_file: Path | None = None
     ca: Path | None = None
 
     def context(self) -> SSLContext:
         """Raises ConfigError where a file cannot be used."""
-        return listening_context("listener.tls", self.certificate, self.private_key, self.ca)
+        word = secret(self, "listener.tls", "passphrase")
+        return listening_context("listener.tls", self.certificate, self.private_key, self.ca, word)
 
 
 class Listener(Section):
@@ -59,10 +63,15 @@ class OrthancRest(Section):
 
     url: str
     user: str = ""
+    password: Reference = ""
     password_file: Path | None = None
     modality: str = Field(default="medpipe", pattern=r"^[A-Za-z0-9_.-]+$")
     only: tuple[str, ...] = ()
     every: float = Field(default=60, ge=1)
+
+    def login(self, place: str = "orthanc") -> tuple[str, str]:
+        """User and password. `place` is this table, for messages. Raises ConfigError."""
+        return self.user, _plain(secret(self, place, "password"))
 
     @field_validator("url")
     @classmethod
@@ -78,6 +87,8 @@ class PeerTls(Section):
     ca: Path
     certificate: Path | None = None
     private_key: Path | None = None
+    passphrase: Reference = ""
+    passphrase_file: Path | None = None
     server_name: str = Field(default="", pattern=r"^([A-Za-z0-9:][A-Za-z0-9.:_-]*)?$")
 
     @model_validator(mode="after")
@@ -88,7 +99,8 @@ class PeerTls(Section):
 
     def context(self, place: str = "tls") -> SSLContext:
         """Raises ConfigError where a file cannot be used; `place` is this table, for the message."""
-        return calling_context(place, self.ca, self.certificate, self.private_key)
+        word = secret(self, place, "passphrase")
+        return calling_context(place, self.ca, self.certificate, self.private_key, word)
 
 
 class Peer(Section):
@@ -97,10 +109,39 @@ class Peer(Section):
     port: Port
     commitment: bool = False
     retrieve: Literal["get", "move"] = "get"
-    dicomweb: str = ""
+    dicomweb: str = Field(default="", repr=False)
+    dicomweb_user: str = ""
+    dicomweb_password: Reference = ""
+    dicomweb_password_file: Path | None = None
     timeout: float = Field(default=30, gt=0)
     orthanc: OrthancRest | None = None
     tls: PeerTls | None = None
+
+    @model_validator(mode="after")
+    def _one_user(self) -> Peer:
+        if self.dicomweb_user and "@" in urlsplit(self.dicomweb).netloc:
+            raise ValueError("dicomweb has a user, and dicomweb_user is another one: leave one out")
+        if (self.dicomweb_password or self.dicomweb_password_file) and not self.dicomweb_user:
+            raise ValueError("dicomweb_user is missing: whose password is it?")
+        return self
+
+    def dicomweb_login(self, place: str) -> tuple[str, str] | None:
+        """User and password for `dicomweb`: its own keys, those in its address, or those of an Orthanc at that address.
+
+        `place` is this table, for messages. Raises ConfigError where the password cannot be read.
+        """
+        parts = urlsplit(self.dicomweb)
+        if self.dicomweb_user:
+            return self.dicomweb_user, _plain(secret(self, place, "dicomweb_password"))
+        if "@" in parts.netloc:
+            return unquote(parts.username or ""), unquote(parts.password or "")
+        if (
+            self.orthanc is not None
+            and self.orthanc.user
+            and _server(self.orthanc.url) == _server(self.dicomweb)
+        ):
+            return self.orthanc.login(f"{place}.orthanc")
+        return None
 
     @field_validator("dicomweb")
     @classmethod
@@ -117,3 +158,13 @@ class Peer(Section):
                 "http(s)://host:port/dicom-web, with user:password@ before the host where needed"
             )
         return value.rstrip("/")
+
+
+def _plain(word: SecretStr | None) -> str:
+    return word.get_secret_value() if word is not None else ""
+
+
+def _server(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port of an address: a password goes to no other server than the one that it is for."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -6,17 +6,20 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from medpipe.config.secrets import Reference, secret
 from medpipe.config.values import Section, Size
 from medpipe.identity import is_uid
 
 
 class Site(Section):
     root: Path = Path("/var/lib/medpipe")
-    database: str = "sqlite"
+    database: str = Field(default="sqlite", repr=False)
+    database_password: Reference = ""
+    database_password_file: Path | None = None
     uid_root: str = "2.25"
     keep_days: int = Field(default=30, ge=0)
     minimum_free: Size = 5 * 10**9
@@ -40,12 +43,30 @@ class Site(Section):
                 raise ValueError("'sqlite' or postgresql+psycopg://user@host:5432/db")
         return value
 
+    @model_validator(mode="after")
+    def _one_password(self) -> Site:
+        if self.database_password or self.database_password_file is not None:
+            if not self.database.startswith("postgresql"):
+                raise ValueError("database_password is for a PostgreSQL server, and database names none")
+            if make_url(self.database).password is not None:
+                raise ValueError(
+                    "database holds a password, and database_password is another one: leave one out"
+                )
+        return self
+
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the registry and the engine."""
+        """SQLAlchemy URL of the registry and the engine, its password in it. Raises ConfigError."""
         if self.database == "sqlite":
             return f"sqlite:///{self.root.absolute() / 'medpipe.sqlite'}"
-        return self.database
+        word = secret(self, "site", "database_password")
+        if word is None:
+            return self.database
+        return (
+            make_url(self.database)
+            .set(password=word.get_secret_value())
+            .render_as_string(hide_password=False)
+        )
 
 
 class Worker(Section):

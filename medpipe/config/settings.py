@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field, ValidationError, model_validator
 from sqlalchemy.engine import make_url
 
+from medpipe.config.audit import Audit
 from medpipe.config.faults import describe
 from medpipe.config.network import Listener, Peer
 from medpipe.config.processing import Reading, Results, Site, Worker
@@ -31,6 +32,7 @@ class Config(Section):
     reading: Reading = Reading()
     results: Results = Results()
     review: Review | None = None
+    audit: Audit = Audit()
     peers: dict[Name, Peer] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
@@ -96,6 +98,8 @@ def load_config(path: Path | None) -> Config:
         for name, peer in config.peers.items():
             if peer.tls is not None:
                 peer.tls.context(f"peers.{name}.tls")
+        if config.audit.tls is not None:
+            config.audit.tls.context("audit.tls")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config

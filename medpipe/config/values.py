@@ -6,7 +6,7 @@ import re
 from ipaddress import ip_address
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _UNITS = {
     "": 1,
@@ -47,7 +47,17 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class Section(BaseModel):
+    """A table of the settings. Of a secret, `X` and `X_file` are two ways to the same: one is given, or none."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    @model_validator(mode="after")
+    def _one_way_to_a_secret(self) -> Section:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if getattr(self, f"{name}_file", None) is not None and isinstance(value, str) and value:
+                raise ValueError(f"{name} and {name}_file are both given: leave one out")
+        return self
 
 
 def is_loopback(host: str) -> bool:

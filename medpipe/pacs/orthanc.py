@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medpipe.config import OrthancRest
-from medpipe.errors import ConfigError, PeerRefused, PeerUnreachable
+from medpipe.errors import PeerRefused, PeerUnreachable
 from medpipe.pacs.query import NOT_IMAGES
 
 _PAGE = 1000
@@ -46,7 +46,7 @@ class Orthanc:
         self._settings, self._timeout = settings, timeout
         self._headers = {"Accept": "application/json"}
         if settings.user:
-            pair = f"{settings.user}:{_password(settings)}"
+            pair = ":".join(settings.login())
             self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
 
     def name(self) -> str:
@@ -145,15 +145,6 @@ class _Status(PeerRefused):
     def __init__(self, sentence: str, status: int) -> None:
         super().__init__(sentence)
         self.status = status
-
-
-def _password(settings: OrthancRest) -> str:
-    if settings.password_file is None:
-        return ""
-    try:
-        return settings.password_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"orthanc.password_file: {settings.password_file}: {error.strerror}") from error
 
 
 def _parts(items: list[str], size: int) -> Iterator[list[str]]:

@@ -65,6 +65,14 @@ async def find(site: Site, question: Question) -> Answer:
     return Answer(lines=lines[: question.limit], more=len(lines) > question.limit)
 
 
+async def asked(request: Request, question: Question) -> Answer:
+    """`find` for somebody, who is recorded before the answer is given. Raises SQLAlchemyError where that fails."""
+    site: Site = request.app.state.site
+    answer = await find(site, question)
+    await site.trail.searched(request, question.text, question.group, len(answer.lines))
+    return answer
+
+
 async def search(request: Request) -> Response:
     """POST /api/search."""
     body = await small_body(request)
@@ -73,7 +81,7 @@ async def search(request: Request) -> Response:
     except ValidationError as error:
         fault = error.errors()[0]
         raise HTTPException(422, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
-    return _json(await find(request.app.state.site, question))
+    return _json(await asked(request, question))
 
 
 async def one_study(request: Request) -> Response:
@@ -82,12 +90,13 @@ async def one_study(request: Request) -> Response:
 
 
 async def line_of(request: Request) -> Line:
-    """The study that an address names. Raises HTTPException 404."""
+    """The study that an address names; that it is opened is recorded. Raises HTTPException 404, SQLAlchemyError."""
     site: Site = request.app.state.site
     uid = request.path_params["uid"]
     study = await site.study(uid) if is_uid(uid) else None
     if study is None:
         raise HTTPException(404, "no such study has been received")
+    await site.trail.opened(request, uid)
     return Line(study=study, person=(await site.people.of([uid]))[uid])
 
 

@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from medpipe.config import Config
 from medpipe.review import api, pages
+from medpipe.review.dicomweb import studies_of
 from medpipe.review.guard import SIGN_IN, Guard
 from medpipe.review.metrics import CONTENT_TYPE
 from medpipe.review.site import Site
@@ -90,6 +91,11 @@ async def dicomweb(request: Request) -> Response:
     proxy = request.app.state.site.proxy
     if proxy is None:
         raise HTTPException(404, "no peer has `dicomweb` in the settings")
+    trail, studies = request.app.state.site.trail, studies_of(request)
+    for uid in studies or ():
+        await trail.opened(request, uid)
+    if studies == []:
+        await trail.searched(request, "", "DICOMweb", None)
     answer: Response = await proxy(request)
     return answer
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import anyio.to_thread
 import httpx2
@@ -44,15 +44,17 @@ _LARGEST_JSON = 512 * 10**6
 
 
 class Proxy:
-    """Forwards to one configured PACS, and to nothing else. `aclose` gives its connections back."""
+    """Forwards to one configured PACS, and to nothing else. `aclose` gives its connections back.
 
-    def __init__(self, peer: Peer) -> None:
+    `place` is the peer's table in the settings, for messages. Raises ConfigError where its password cannot be read.
+    """
+
+    def __init__(self, peer: Peer, place: str = "peer") -> None:
         parts = urlsplit(peer.dicomweb)
-        place = parts.netloc.rpartition("@")[2]
-        self.base = urlunsplit(parts._replace(netloc=place))
-        auth = httpx2.BasicAuth(*_credentials(peer.dicomweb)) if "@" in parts.netloc else None
+        self.base = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        login = peer.dicomweb_login(place)
         self.client = httpx2.AsyncClient(
-            auth=auth,
+            auth=httpx2.BasicAuth(*login) if login is not None else None,
             timeout=httpx2.Timeout(peer.timeout, pool=60),
             limits=httpx2.Limits(max_connections=16),
             follow_redirects=False,
@@ -106,13 +108,19 @@ class Proxy:
         return answer
 
 
+def studies_of(request: Request) -> list[str] | None:
+    """The studies that a request names in its path, or a search in its query; None for what is not passed on."""
+    path = request.path_params["path"]
+    if _PATHS.fullmatch(path) is None or not _plain(request):
+        return None
+    if path != "studies":
+        return [path.split("/")[1]]
+    named = [value for key in ("StudyInstanceUID", "0020000D") for value in request.query_params.getlist(key)]
+    return [uid for value in named for uid in re.split(r"[,\\]", value)]
+
+
 _JSON = {"accept": "application/dicom+json"}
 _NOT_STORED = {"cache-control": "no-store"}
-
-
-def _credentials(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return unquote(parts.username or ""), unquote(parts.password or "")
 
 
 def _plain(request: Request) -> bool:

@@ -11,9 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from medpipe.review.api import SEARCHED, Question, find, line_of, small_body
+from medpipe.review.api import SEARCHED, Question, asked, line_of, small_body
 from medpipe.review.guard import COOKIE, SIGN_IN, inside
 from medpipe.review.site import Site
+from medpipe.review.trail import UNKNOWN_NAME
 from medpipe.review.words import GROUPS
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _templates = Environment(
 
 async def worklist(request: Request) -> Response:
     """GET /app."""
-    answer = await find(_site(request), Question())
+    answer = await asked(request, Question())
     return _page("worklist.html", request, answer=answer, groups=list(GROUPS), searched=SEARCHED)
 
 
@@ -39,7 +40,7 @@ async def rows(request: Request) -> Response:
     group = fields.get("group", "")
     if group and group not in GROUPS:
         raise HTTPException(422, "no such group")
-    answer = await find(_site(request), Question(text=fields.get("text", "")[:200], group=group))
+    answer = await asked(request, Question(text=fields.get("text", "")[:200], group=group))
     return _page("rows.html", request, answer=answer)
 
 
@@ -76,14 +77,19 @@ async def sign_in(request: Request) -> Response:
     if site.sessions is None:
         return RedirectResponse(target, 303)
     if site.doorkeeper.must_wait(name):
+        known = name if name in site.users else UNKNOWN_NAME
+        await site.trail.must_wait(request, known)
         fault = "Too many wrong passwords for this name. Please wait a minute."
         return _page("sign_in.html", request, 429, target=target, fault=fault)
     async with site.one_guess_at_a_time:
         admitted = await anyio.to_thread.run_sync(site.doorkeeper.admits, name, fields.get("password", ""))
     if not admitted:
-        log.warning("sign-in refused for %r", name[:64] if name in site.settings.users else "an unknown name")
+        known = name if name in site.users else UNKNOWN_NAME
+        log.warning("sign-in refused for %r", known)
+        await site.trail.refused(request, known, "name and password do not belong together")
         fault = "Name and password do not belong together."
         return _page("sign_in.html", request, 403, target=target, fault=fault)
+    await site.trail.signed_in(request, name)
     log.info("signed in: %s", name)
     answer = RedirectResponse(target, 303)
     answer.set_cookie(
@@ -100,6 +106,7 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     """POST /app/sign-out."""
     site = _site(request)
+    await site.trail.signed_out(request)
     if site.sessions is not None:
         site.sessions.close(request.cookies.get(COOKIE, ""))
     answer = RedirectResponse(SIGN_IN, 303)

@@ -33,6 +33,7 @@ class _Server(uvicorn.Server):
 def run_review(config: Config) -> None:
     """Serves until told to stop. Raises ConfigError where the address cannot be bound or TLS cannot be set up."""
     settings = config.review or Review()
+    tls = settings.context()
     registry = Registry(config.site.database_url)
     try:
         registry.migrate()
@@ -45,19 +46,15 @@ def run_review(config: Config) -> None:
             log_config=None,
             access_log=False,  # addresses hold UIDs; who looked at what is for a trail of its own, not for a log
             server_header=False,
-            ssl_certfile=settings.certificate,
-            ssl_keyfile=settings.private_key,
             timeout_graceful_shutdown=_PATIENCE_SECONDS,
             limit_concurrency=500,
         )
     )
     server.changes = app.state.site.changes
-    try:
-        server.config.load()
-    except OSError as error:
-        raise ConfigError(
-            f"review.certificate, review.private_key: cannot be used ({error.strerror or error})"
-        ) from error
+    server.config.load()
+    server.config.ssl = (
+        tls  # ours: sound ciphers only, and a key with a password is no question on a terminal
+    )
     with _bound(settings) as bound:
         _tell(app.state.site, settings)
         server.run(sockets=[bound])

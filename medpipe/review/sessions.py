@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from medpipe.review.passwords import is_password, nobodys
 
@@ -18,11 +18,20 @@ _MOST_REMEMBERED = 10_000
 
 
 class Sessions:
-    """`open` gives a token for the browser; only its digest is kept. A session ends `seconds` after it was opened."""
+    """`open` gives a token for the browser; only its digest is kept. A session ends `seconds` after it was opened.
 
-    def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
+    `still_one(name)`: whether there still is such a user; the session of one who is no more ends at once.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        clock: Clock = time.monotonic,
+        still_one: Callable[[str], bool] = lambda name: True,
+    ) -> None:
         self._seconds = seconds
         self._clock = clock
+        self._still_one = still_one
         self._held: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # oldest first: the first to end
 
     def open(self, user: str) -> str:
@@ -35,7 +44,7 @@ class Sessions:
     def user_of(self, token: str) -> str | None:
         """Whose session a token is, None for none."""
         user, end = self._held.get(_digest(token), ("", 0.0))
-        return user if user and self._clock() < end else None
+        return user if user and self._clock() < end and self._still_one(user) else None
 
     def close(self, token: str) -> None:
         self._held.pop(_digest(token), None)
@@ -49,10 +58,13 @@ class Sessions:
 
 
 class Doorkeeper:
-    """Checks names and passwords; after five wrong ones for a name it takes none for that name for a minute."""
+    """Checks names and passwords; after five wrong ones for a name it takes none for that name for a minute.
 
-    def __init__(self, users: Mapping[str, str], clock: Clock = time.monotonic) -> None:
-        self._users = users
+    `hash_of` a name is its password's hash, None where nobody has it.
+    """
+
+    def __init__(self, hash_of: Callable[[str], str | None], clock: Clock = time.monotonic) -> None:
+        self._hash_of = hash_of
         self._clock = clock
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
@@ -63,7 +75,8 @@ class Doorkeeper:
 
     def admits(self, name: str, password: str) -> bool:
         """Whether name and password belong together. Takes the same time for a name that does not exist."""
-        if is_password(self._users.get(name) or nobodys(), password) and name in self._users:
+        stored = self._hash_of(name)
+        if is_password(stored or nobodys(), password) and stored is not None:
             self._wrong.pop(name, None)
             return True
         count, last = self._wrong.pop(name, (0, 0.0))

@@ -14,6 +14,8 @@ from medpipe.review.dicomweb import Proxy
 from medpipe.review.metrics import Metrics
 from medpipe.review.people import People
 from medpipe.review.sessions import Doorkeeper, Sessions
+from medpipe.review.trail import Trail
+from medpipe.review.users import Users
 from medpipe.review.viewer import Viewer
 from medpipe.review.viewer_package import viewer_folder
 from medpipe.review.worklist import Study, Worklist
@@ -27,27 +29,31 @@ class Site:
         self.settings = config.review or Review()
         self.registry = Registry(config.site.database_url)
         viewed = config.viewed_peer()
-        self.proxy = Proxy(viewed[1]) if viewed is not None else None
+        self.proxy = Proxy(viewed[1], f"peers.{viewed[0]}") if viewed is not None else None
         self.viewer = Viewer(viewer_folder(self.settings))
         shown_peer = viewed[0] if viewed is not None and self.viewer.fetched else None
         self.worklist = Worklist(self.registry, config.worker.bundle_folders, shown_peer)
         self.people = People(self.proxy)
         self.metrics = Metrics(config, self.registry)
         self.changes = Changes(self.worklist.pulse)
-        users = self.settings.users
-        self.doorkeeper = Doorkeeper(users)
-        self.sessions = Sessions(self.settings.session_hours * 3600) if users else None
+        self.trail = Trail(self.registry)
+        self.users = Users(self.settings)
+        self.doorkeeper = Doorkeeper(self.users.hash_of)
+        hours, is_user = self.settings.session_hours, self.users.__contains__
+        self.sessions = Sessions(hours * 3600, still_one=is_user) if self.settings.has_sign_in else None
         self.one_guess_at_a_time = anyio.Lock()  # a hash takes 32 MiB
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Watches for changes; gives the connections back in the end."""
+        await self.trail.started()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self.changes.watch)
                 yield
                 tasks.cancel_scope.cancel()
         finally:
+            await self.trail.stopped()
             if self.proxy is not None:
                 await self.proxy.aclose()
             self.registry.close()

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -17,13 +18,14 @@ import pytest
 import yaml
 
 from medpipe.cli.reference import reference
-from medpipe.config import load_config
+from medpipe.config import load_config, secrets_of
+from medpipe.review.passwords import is_password
+from medpipe.review.users import Users
 
 DEPLOY = Path(local_orthanc.__file__).parent
 ROOT = DEPLOY.parent
 DOCKERFILES = [DEPLOY / "Dockerfile", DEPLOY / "orthanc" / "Dockerfile"]
 FILES = ["compose.yaml"], ["compose.yaml", "compose.cuda.yaml"]
-SECRETS = {"MEDPIPE_DB_PASSWORD": "one", "ORTHANC_PASSWORD": "two"}
 
 
 def instructions(path):
@@ -96,24 +98,72 @@ def test_every_service_runs_a_command_that_there_is(compose):
         assert service["command"][0] in known, name
 
 
-def test_the_entrypoint_hands_the_command_on_and_keeps_the_password_to_itself(compose, tmp_path):
-    """The very words, run by a shell with a `medpipe` that says what it is given."""
-    program = tmp_path / "bin" / "medpipe"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\necho "$@"\n')
+def test_orthanc_gets_its_password_and_nobody_sees_it(compose, tmp_path):
+    """The very words, run by a shell with an `Orthanc` that says what it is given."""
+    program, secret = tmp_path / "Orthanc", tmp_path / "orthanc"
+    program.write_text('#!/bin/sh\necho "$ORTHANC_PASSWORD|$@"\n')
     program.chmod(0o755)
-    secret = tmp_path / "orthanc-password"
-    shell, option, words = compose["services"]["reconcile"]["entrypoint"]
-    script = words.replace("$$", "$").replace("/tmp/orthanc-password", str(secret))
-    done = subprocess.run(
-        [shell, option, script, *compose["services"]["reconcile"]["command"]],
-        env={"PATH": f"{program.parent}:/usr/bin:/bin", "ORTHANC_PASSWORD": "a $b 'c'"},
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    assert (done.stdout, secret.read_text()) == ("reconcile --follow\n", "a $b 'c'")
-    assert secret.stat().st_mode & 0o077 == 0
+    secret.write_text("a $b 'c'")
+    service = compose["services"]["orthanc"]
+    shell, option, words = service["entrypoint"]
+    script = words.replace("$$", "$").replace("/run/secrets/orthanc", str(secret))
+    command = [str(program), *service["command"][1:]]
+
+    def start():
+        return subprocess.run([shell, option, script, *command], capture_output=True, text=True, timeout=20)
+
+    assert start().stdout == f"a $b 'c'|{command[1]}\n"
+    assert service["command"][-1] in (DEPLOY / "orthanc" / "Dockerfile").read_text()
+    secret.unlink()
+    assert (start().stdout, start().returncode != 0) == ("", True)  # without a password it does not start
+
+
+def test_each_secret_is_made_once_and_is_where_the_services_look(compose, tmp_path):
+    """The documented command, run in a copy of the folder."""
+    script = shutil.copy(DEPLOY / "secrets.sh", tmp_path)
+    first = subprocess.run([script], capture_output=True, text=True, timeout=20, check=True).stdout
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    assert set(made) == set(compose["secrets"]) == {"database", "orthanc"}
+    assert all(len(password) >= 32 for password in made.values()) and len(set(made.values())) == 2
+    assert not any(password in first for password in made.values())
+    assert (
+        tmp_path / "secrets"
+    ).stat().st_mode & 0o077 == 0  # whoever may read the files must get there first
+    assert subprocess.run([script], capture_output=True, text=True, timeout=20, check=True).stdout == ""
+    assert {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()} == made
+    for name, one in compose["secrets"].items():
+        assert one["file"] == f"./secrets/{name}"
+    used = {name for service in compose["services"].values() for name in service.get("secrets", [])}
+    assert used == set(made)
+    assert "deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_no_password_is_in_the_environment_or_in_the_settings(compose):
+    text = (DEPLOY / "compose.yaml").read_text() + (DEPLOY / "compose.env.example").read_text()
+    assert not re.search(r"PASSWORD: |PASSWORD=\S*\$\{|PGPASSWORD", text.replace('PASSWORD="$$(cat', ""))
+    config = load_config(DEPLOY / "medpipe.compose.toml")
+    named = {path.name for _, table, key in secrets_of(config) if (path := getattr(table, f"{key}_file"))}
+    assert named == set(compose["secrets"])
+
+
+def test_the_review_comes_up_without_a_line_of_configuration(compose, tmp_path):
+    """Its settings, the mounted folders elsewhere: it wants a name, knows its PACS's password, takes a user."""
+    text = (DEPLOY / "medpipe.compose.toml").read_text()
+    (tmp_path / "orthanc").write_text("of the pacs")
+    text = text.replace("/run/secrets", str(tmp_path)).replace("/var/lib/medpipe", str(tmp_path / "site"))
+    path = tmp_path / "medpipe.toml"
+    path.write_text(text)
+    config = load_config(path)
+    assert config.review is not None and config.review.has_sign_in
+    assert "profiles" not in compose["services"]["review"]
+    _, pacs = config.viewed_peer()
+    assert pacs.dicomweb_login("peers.PACS") == ("medpipe", "of the pacs")
+    users = Users(config.review)
+    assert "anna" not in users
+    command = [sys.executable, "-m", "medpipe.cli", "--config", path, "users", "add", "anna"]
+    subprocess.run(command, input="correct horse\n", text=True, capture_output=True, timeout=60, check=True)
+    assert is_password(users.hash_of("anna"), "correct horse")
+    assert "correct" not in (tmp_path / "site" / "users").read_text()
 
 
 def test_the_services_find_each_other(compose):
@@ -130,9 +180,8 @@ def test_the_services_find_each_other(compose):
         config.listener.port,
         config.listener.ae_title,
     )
-    assert config.site.database_url == "postgresql+psycopg://medpipe@db:5432/medpipe"
+    assert config.site.database == "postgresql+psycopg://medpipe@db:5432/medpipe"
     assert {"orthanc", "listener", "db"} <= set(compose["services"])
-    assert str(pacs.orthanc.password_file) in compose["services"]["reconcile"]["entrypoint"][-1]
     assert set(orthanc["RegisteredUsers"].values()) == {"${ORTHANC_PASSWORD}"}
 
 
@@ -164,25 +213,15 @@ def composer():
     pytest.skip("docker-compose (package docker-compose) is not installed")
 
 
-def run_compose(composer, files, tmp_path, secrets):
-    environment = tmp_path / "environment"
-    environment.write_text("".join(f"{key}={value}\n" for key, value in secrets.items()))
-    named = [word for name in files for word in ("-f", DEPLOY / name)]
-    return subprocess.run(
-        [*composer, "--env-file", environment, *named, "config"], capture_output=True, text=True, timeout=60
-    )
-
-
 @pytest.mark.parametrize("files", FILES, ids=len)
-def test_compose_understands_the_files(composer, tmp_path, files):
-    done = run_compose(composer, files, tmp_path, SECRETS)
+def test_compose_understands_the_files(composer, files):
+    named = [word for name in files for word in ("-f", DEPLOY / name)]
+    done = subprocess.run([*composer, *named, "config"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    services = yaml.safe_load(done.stdout)["services"]
+    whole = yaml.safe_load(done.stdout)
+    services = whole["services"]
     assert {"db", "orthanc", "listener", "worker", "review", "reconcile"} <= set(services)
     assert ("deploy" in services["worker"]) == (len(files) == 2)
-    assert services["listener"]["environment"]["PGPASSWORD"] == "one"
-
-
-def test_compose_asks_for_the_passwords(composer, tmp_path):
-    done = run_compose(composer, FILES[0], tmp_path, {})
-    assert done.returncode != 0 and "deploy/.env" in done.stderr
+    mounted = {one if isinstance(one, str) else one["source"] for one in services["listener"]["secrets"]}
+    assert mounted == set(whole["secrets"])
+    assert whole["secrets"]["orthanc"]["file"] == str(DEPLOY / "secrets" / "orthanc")

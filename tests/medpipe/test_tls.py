@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 from local_authority import Identity, LocalAuthority
 
-from medpipe.config import Config, load_config
+from medpipe.config import Config, load_config, parse_config
 from medpipe.errors import ConfigError
 
 PEER = {"ae_title": "ORTHANC", "host": "127.0.0.1", "port": 4242}
@@ -89,26 +89,62 @@ def test_a_key_of_another_certificate(complaint: Any, authority: LocalAuthority,
     assert f"listener.tls.private_key: {other} is not the key of listener.tls.certificate" in said
 
 
-def test_a_key_with_a_password_is_not_asked_for_at_the_terminal(
-    complaint: Any, identity: Identity, tmp_path: Path
+@pytest.fixture
+def locked(identity: Identity, tmp_path: Path) -> dict[str, str]:
+    """The certificate with its key under the passphrase "a secret"."""
+    key = tmp_path / "locked.key"
+    command = [
+        "openssl",
+        "pkey",
+        "-in",
+        identity.private_key,
+        "-aes256",
+        "-passout",
+        "pass:a secret",
+        "-out",
+        key,
+    ]
+    subprocess.run(command, check=True)
+    return {**identity.settings(), "private_key": str(key)}
+
+
+def test_a_key_with_a_passphrase_is_not_asked_for_at_the_terminal(
+    complaint: Any, locked: dict[str, str]
 ) -> None:
-    locked = tmp_path / "locked.key"
-    subprocess.run(
-        [
-            "openssl",
-            "pkey",
-            "-in",
-            identity.private_key,
-            "-aes256",
-            "-passout",
-            "pass:secret",
-            "-out",
-            locked,
-        ],
-        check=True,
+    said = complaint(locked)
+    assert f"listener.tls.private_key: {locked['private_key']} asks for a password" in said
+    assert said.endswith("name its file with passphrase_file")
+
+
+def test_a_passphrase_opens_the_key(
+    load: Any,
+    authority: LocalAuthority,
+    locked: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "word").write_text("a secret\n")
+    monkeypatch.setenv("WORD", "a secret")
+    load(
+        {**locked, "passphrase_file": str(tmp_path / "word")},
+        peer={**locked, "ca": str(authority.ca), "passphrase": "env:WORD"},
     )
-    said = complaint({**identity.settings(), "private_key": str(locked)})
-    assert f"listener.tls.private_key: {locked} asks for a password" in said
+    assert parse_config({"review": {**locked, "passphrase": "env:WORD"}}).review.context() is not None
+
+
+def test_a_wrong_passphrase_is_named_and_not_told(
+    complaint: Any, locked: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORD", "another secret")
+    said = complaint({**locked, "passphrase": "env:WORD"})
+    assert said.endswith(f"listener.tls.passphrase: it does not open {locked['private_key']}")
+    damaged = tmp_path / "cut.pem"
+    damaged.write_text(Path(locked["certificate"]).read_text()[:200] + "\n-----END CERTIFICATE-----\n")
+    said = complaint({**locked, "certificate": str(damaged), "passphrase": "env:WORD"})
+    assert f"listener.tls.certificate: {damaged} holds a certificate that cannot be read" in said
+    assert "listener.tls.passphrase: the environment has no GONE" in complaint(
+        {**locked, "passphrase": "env:GONE"}
+    )
 
 
 def test_half_of_a_pair(complaint: Any, authority: LocalAuthority, identity: Identity) -> None:
@@ -130,4 +166,4 @@ def test_a_name_that_no_certificate_has(complaint: Any, authority: LocalAuthorit
 
 def test_an_unknown_key_names_those_of_its_own_table(complaint: Any, identity: Identity) -> None:
     said = complaint({**identity.settings(), "cert": "x"})
-    assert said.endswith("listener.tls.cert: unknown key; known here: certificate, private_key, ca")
+    assert said.endswith("known here: certificate, private_key, passphrase, passphrase_file, ca")

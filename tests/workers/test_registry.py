@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.engine import Connection
 
 from medpipe.errors import IntegrityError
-from workers.audit import is_whole, note
+from workers.audit import is_whole, note, records
 from workers.registry import JobPlan, Registry
 from workers.spool import Sidecar
 from workers.tables import JobState, audit, metadata
@@ -53,6 +53,25 @@ def test_registering_twice_is_registering_once(registry: Registry) -> None:
     assert registry.register([SIDECAR]) == 0
     (study,) = registry.unsettled()
     assert (study.study_uid, study.instances, study.calling_aes) == ("1.2", 1, ("A",))
+
+
+def test_what_came_is_on_record_once_by_study_and_sender(registry: Registry) -> None:
+    other = dataclasses.replace(SIDECAR, sop_instance_uid="1.2.5", file="f5", calling_ae="B")
+    more = dataclasses.replace(SIDECAR, sop_instance_uid="1.2.6", file="f6", sop_class_uid="1.9")
+    unread = dataclasses.replace(
+        SIDECAR, sop_instance_uid="1.2.7", file="f7", study_uid=None, unreadable="no"
+    )
+    registry.register([SIDECAR, other, more, unread])
+    registry.register([SIDECAR, other])  # known: nothing came
+    with registry.read() as connection:
+        told = [(one.what, one.study_uid, one.detail) for one in records(connection)]
+    ours = {"destination": "M", "source": "A"}
+    secondary = SIDECAR.sop_class_uid
+    assert told == [
+        ("instances received", "1.2", {**ours, "classes": {secondary: 1, "1.9": 1}}),
+        ("instances received", "1.2", {**ours, "source": "B", "classes": {secondary: 1}}),
+        ("instances received", None, {**ours, "classes": {secondary: 1}}),
+    ]
 
 
 def test_what_lies_aside_or_cannot_be_read_is_reported_but_starts_nothing(registry: Registry) -> None:

@@ -11,8 +11,9 @@ from medpipe.config import Config
 from medpipe.errors import PeerUnreachable
 from medpipe.routing import check_rules as check_keywords
 from workers.selftest.check import Check, State
+from workers.selftest.credentials import check_certificates, check_secrets
 from workers.selftest.machine import check_bundles, check_device, check_disk, check_memory, check_programs
-from workers.selftest.network import check_listener, check_peer
+from workers.selftest.network import check_listener, check_peer, check_repository
 from workers.selftest.tables import check_database
 
 __all__ = ["Check", "State", "check_site", "exit_code"]
@@ -27,10 +28,13 @@ def check_site(config: Config, *, quick: bool = False) -> Iterator[Check]:
     yield from check_programs()
     yield from check_disk(config)
     yield from check_memory(config)
+    yield from check_secrets(config)
+    yield from check_certificates(config)
     yield from check_database(config)
     yield from check_listener(config)
     for name, peer in config.peers.items():
         yield from check_peer(config, name, peer)
+    yield from check_repository(config)
     yield from check_device(config)
     yield from check_bundles(config, quick)
 

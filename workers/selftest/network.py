@@ -10,6 +10,7 @@ from medpipe.errors import MedpipeError, PeerInsecure, PeerUnreachable
 from medpipe.pacs import DestinationCheck, check_destination, echo
 from medpipe.pacs.orthanc import Orthanc
 from medpipe.tls import calling_context
+from workers.audit.syslog import send
 from workers.selftest.check import Check, State
 
 
@@ -41,6 +42,22 @@ def check_listener(config: Config) -> Iterator[Check]:
     if "*" in ours.calling and ours.host not in ("127.0.0.1", "::1", "localhost"):
         advice = 'name who may call: listener.calling = ["YOURPACS"]'
         yield Check("callers", State.NOTE, f"anyone may store at {ours.host}", advice)
+
+
+def check_repository(config: Config) -> Iterator[Check]:
+    """The audit record repository, where there is one: whether it is there and, over TLS, we trust each other."""
+    if not config.audit.repository:
+        return
+    try:
+        send(config.audit, [])
+    except PeerInsecure as error:
+        yield Check(
+            "audit", State.FAILED, str(error), "check [audit.tls], and what the repository is told of us"
+        )
+    except MedpipeError as error:
+        yield Check("audit", State.AWAY, str(error), "check audit.repository and firewalls; the trail waits")
+    else:
+        yield Check("audit", State.OK, f"the trail goes to {config.audit.repository}")
 
 
 def _as_ourselves(tls: ListenerTls | None) -> SSLContext | None:

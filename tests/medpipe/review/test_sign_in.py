@@ -139,7 +139,7 @@ def test_sessions_end():
 
 def test_patience_comes_back():
     now = [0.0]
-    keeper = Doorkeeper({"anna": ANNA}, clock=lambda: now[0])
+    keeper = Doorkeeper({"anna": ANNA}.get, clock=lambda: now[0])
     for _ in range(5):
         assert not keeper.admits("anna", "guess")
     assert keeper.must_wait("anna") and not keeper.must_wait("bert")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from local_process import free_port
+from pynetdicom import AE, evt
 
 from medpipe.identity import uid_from
 from medpipe.pacs import CommitmentReport, FailedCommitment
+from workers.audit import is_whole, records
 from workers.commitments import keep_report
 from workers.confirm import Notary
 from workers.deliver import Courier
@@ -74,6 +76,26 @@ def test_an_archive_that_does_not_answer_is_tried_again_later_and_given_up_at_la
     assert deliver(sending, 2) == "failed"
     assert "PEER_UNREACHABLE" in sending.registry.job(sending.job).reason
     assert delivery_workflow_id("deliver", sending.job, 1, "PACS", 3) not in sending.workflows()
+
+
+def test_what_was_sent_and_what_was_refused_is_on_record(sending: Any) -> None:
+    """The archive takes one result and refuses the other."""
+    archive = AE("ARCHIVE")
+    archive.add_supported_context(SEG)
+
+    def taken(event: Any) -> int:
+        return 0x0000 if event.request.AffectedSOPInstanceUID == A else 0xA900
+
+    place = ("127.0.0.1", sending.config.peers["PACS"].port)
+    with archive.start_server(place, block=False, evt_handlers=[(evt.EVT_C_STORE, taken)]) as server:
+        assert deliver(sending) == "failed"
+        server.shutdown()
+    with sending.registry.read() as connection:
+        told = [(one.what, one.study_uid, one.detail) for one in records(connection)][-2:]
+        assert is_whole(connection)
+    detail = {"source": "MEDPIPE", "destination": "ARCHIVE", "job": sending.job, "classes": {SEG: 1}}
+    study = sending.registry.job(sending.job).study_uid
+    assert told == [("instances sent", study, detail), ("instances refused", study, detail)]
 
 
 def test_bytes_that_are_not_those_that_were_published_are_not_sent(sending: Any) -> None:
