@@ -12,6 +12,7 @@ from sqlalchemy.engine import Row
 from medpipe.config import Config
 from medpipe.errors import Disposition, IntegrityError, MedpipeError, disposition
 from medpipe.identity import file_sha256
+from medpipe.logs import Event, about
 from medpipe.pacs import SendStatus, send
 from workers import faults
 from workers.errands import Errand, Errands, Overtaken, reason_of
@@ -36,7 +37,7 @@ class Courier:
         try:
             return self._deliver(self._errands.begin("deliver", job_id, destination, generation, attempt))
         except Overtaken as why:
-            log.info("nothing sent: %s", why)
+            log.info("nothing sent: %s", why, extra=about(Event.RESULTS_NOT_SENT, job=job_id))
             return "overtaken"
 
     def _deliver(self, errand: Errand) -> str:
@@ -51,7 +52,10 @@ class Courier:
             faults.point("after_send")
         except (MedpipeError, OSError) as error:
             return self._not_sent(errand, waiting, error)
-        log.info("%s: %d objects sent to %s", errand.study, len(statuses), errand.destination)
+        log.info(
+            "%s: %d objects sent to %s", errand.study, len(statuses), errand.destination,
+            extra=about(Event.RESULTS_SENT, **errand.facts, number=len(statuses)),
+        )  # fmt: skip
         return self._sent(errand, waiting, statuses)
 
     def _checked(self, item: Row[Any]) -> Path:
@@ -92,5 +96,8 @@ class Courier:
             outcome = self._errands.follow(connection, errand)
             if again:
                 self._errands.deliver_later(connection, errand, attempt + 1, delay_after(attempt))
-        log.warning("%s: not sent to %s: %s", errand.study, errand.destination, reason)
+        log.warning(
+            "%s: not sent to %s: %s", errand.study, errand.destination, reason,
+            extra=about(Event.RESULTS_NOT_SENT, **errand.facts, reason=reason),
+        )  # fmt: skip
         return outcome.value

@@ -49,6 +49,16 @@ class Errand:
         """The study and the bundle, as the log names them."""
         return f"study {self.row.study_uid}: {self.row.bundle}"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the log says beside it."""
+        return {
+            "job": self.row.id,
+            "study": self.row.study_uid,
+            "bundle": self.row.bundle,
+            "peer": self.destination,
+        }
+
 
 class Errands:
     """Begins errands and keeps their rows."""

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Row
 
 from medpipe.config import Config
 from medpipe.errors import Disposition, IntegrityError, MedpipeError, disposition
+from medpipe.logs import Event, about
 from workers import faults, fence
 from workers.database import is_away
 from workers.fence import LostClaim
@@ -62,6 +63,8 @@ class JobRunner:
         row = self._claim(job_id, generation, workflow_id, token)
         if row is None:
             return "nothing to do"
+        started = time.monotonic()
+        log.debug("study %s: claimed", row.study_uid, extra=about(Event.JOB_CLAIMED, **_facts(row)))
         faults.point("after_claim")
         scratch, out = attempt_folders(self._config, job_id, token)
         try:
@@ -84,7 +87,10 @@ class JobRunner:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
             shutil.rmtree(out, ignore_errors=True)
-        log.info("study %s: %s: %s", row.study_uid, row.bundle, state.value)
+        log.info(
+            "study %s: %s: %s", row.study_uid, row.bundle, state.value,
+            extra=about(Event.JOB_ENDED, **_facts(row), state=state.value, seconds=_since(started)),
+        )  # fmt: skip
         return state.value
 
     def _clear_away(self, job_id: str) -> None:
@@ -107,7 +113,11 @@ class JobRunner:
             except sa.exc.SQLAlchemyError as error:
                 if not is_away(error) or self._slots.is_closing:
                     raise
-                log.warning("study %s: the database does not answer; the results wait for it", row.study_uid)
+                log.warning(
+                    "study %s: the database does not answer; the results wait for it",
+                    row.study_uid,
+                    extra=about(Event.DATABASE_AWAY, **_facts(row)),
+                )
                 time.sleep(pause)
                 pause = min(pause * 1.5, 15.0)
 
@@ -120,7 +130,12 @@ class JobRunner:
                     connection, row.id, JobState.QUEUED, attempts=max(0, row.attempts - 1), step=""
                 )
         except (sa.exc.SQLAlchemyError, MedpipeError) as error:
-            log.warning("study %s: not given back (%s)", row.study_uid, type(error).__name__)
+            log.warning(
+                "study %s: not given back (%s)",
+                row.study_uid,
+                type(error).__name__,
+                extra=about(Event.DATABASE_AWAY, **_facts(row)),
+            )
 
     def _claim(self, job_id: str, generation: int, workflow_id: str, token: str) -> Row[Any] | None:
         """Marks the job as running; None where this attempt's work is already published, cancelled or given up.
@@ -138,7 +153,10 @@ class JobRunner:
                     row.reason or f"given up after {row.attempts} attempts: each one ended without a word"
                 )
                 self._registry.move(connection, job_id, JobState.FAILED, reason=reason, step="")
-                log.error("study %s: %s: %s", row.study_uid, row.bundle, reason)
+                log.error(
+                    "study %s: %s: %s", row.study_uid, row.bundle, reason,
+                    extra=about(Event.JOB_GIVEN_UP, **_facts(row)),
+                )  # fmt: skip
                 return None
             self._registry.move(
                 connection, job_id, JobState.RUNNING, attempts=row.attempts + 1, step="process", reason=None
@@ -168,7 +186,7 @@ class JobRunner:
         except sa.exc.SQLAlchemyError as error:
             if not is_away(error):
                 raise
-            log.warning("the database does not answer; the step goes on")
+            log.warning("the database does not answer; the step goes on", extra=about(Event.DATABASE_AWAY))
 
     def _failed(
         self, row: Row[Any], generation: int, attempt: int, error: Exception, workflow_id: str, token: str
@@ -179,7 +197,9 @@ class JobRunner:
         outcome = disposition(error)
         reason = f"{error.code}: {error}" if isinstance(error, MedpipeError) else f"{type(error).__name__}"
         if not isinstance(error, MedpipeError):
-            log.exception("study %s: %s", row.study_uid, reason)
+            log.exception(
+                "study %s: %s", row.study_uid, reason, extra=about(Event.PROCESS_STUMBLED, **_facts(row))
+            )
         attempts = row.attempts
         with self._registry.begin() as connection:
             fence.check(connection, workflow_id, token)
@@ -196,5 +216,17 @@ class JobRunner:
             else:
                 state = JobState.FAILED
             self._registry.move(connection, row.id, state, reason=reason, step="")
-        log.warning("study %s: %s: attempt %d: %s", row.study_uid, row.bundle, attempts, reason)
+        log.warning(
+            "study %s: %s: attempt %d: %s", row.study_uid, row.bundle, attempts, reason,
+            extra=about(Event.JOB_ATTEMPT_FAILED, **_facts(row), attempt=attempts, reason=reason, state=state.value),
+        )  # fmt: skip
         return state
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)
+
+
+def _facts(row: Row[Any]) -> dict[str, Any]:
+    """What the log says of a job."""
+    return {"job": row.id, "study": row.study_uid, "bundle": row.bundle}

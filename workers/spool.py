@@ -23,6 +23,7 @@ from pathlib import Path
 
 from medpipe.errors import IntegrityError
 from medpipe.identity import digest
+from medpipe.logs import Event, about
 from workers.durable import json_text, sync_files, sync_folder
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class Spool:
             except FileNotFoundError:
                 continue
             except IntegrityError as error:  # it stays where it is; its neighbours do not wait for it
-                log.error("%s", error)
+                log.error("%s", error, extra=about(Event.INSTANCE_UNREADABLE))
         return found
 
     def registered(self, sidecar: Sidecar) -> None:

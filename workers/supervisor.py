@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medpipe.config import Config
+from medpipe.logs import Event, about
 from workers.work import prepare
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,10 @@ def _look_after(charge: Charge, config_file: Path) -> None:
         charge.pause = 0.5 if lasted > _STEADY_SECONDS else min(charge.pause * 2, _LONGEST_PAUSE)
         charge.not_before = time.monotonic() + charge.pause
         charge.process = None
-        log.error("%s ended (status %d); started again in %.1f s", charge.name, code, charge.pause)
+        log.error(
+            "%s ended (status %d); started again in %.1f s", charge.name, code, charge.pause,
+            extra=about(Event.PROCESS_ENDED, process=charge.name, status=code),
+        )  # fmt: skip
     if time.monotonic() >= charge.not_before:
         charge.started = time.monotonic()
         charge.process = subprocess.Popen([*_command(charge.name, config_file), *charge.options])

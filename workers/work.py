@@ -14,6 +14,7 @@ from typing import Any
 from dbos import DBOS, DBOSPortableJSONSerializer
 
 from medpipe.config import Config
+from medpipe.logs import Event, about, concerning
 from medpipe.routing import check_rules
 from workers.confirm import Notary
 from workers.database import is_away
@@ -80,7 +81,7 @@ class Worker:
         janitor = threading.Thread(target=self._remove_old, name="janitor", daemon=True)
         janitor.start()
         tidy(self.config, self.registry)
-        log.info("worker %s is ready", self.lease.executor_id)
+        log.info("worker %s is ready", self.lease.executor_id, extra=about(Event.PROCESS_READY))
         idle = 0
         try:
             while not self.stop.wait(_POLL_SECONDS / 2):
@@ -96,7 +97,7 @@ class Worker:
 
     def _end(self, threads: Sequence[threading.Thread], ended: threading.Event) -> None:
         """Claims nothing more, lets running steps finish for a short time, gives the rest back."""
-        log.info("worker %s stops", self.lease.executor_id)
+        log.info("worker %s stops", self.lease.executor_id, extra=about(Event.PROCESS_STOPS))
         last_call = threading.Timer(_GRACE_SECONDS, self.slots.close)
         last_call.start()
         DBOS.destroy(workflow_completion_timeout_sec=_GRACE_SECONDS + 3)
@@ -176,15 +177,15 @@ class Worker:
             return self._notary.confirm(job_id, destination, generation, attempt)
 
         def job(job_id: str, generation: int, attempt: int) -> str:
-            with _Marked(self._in_flight):
+            with concerning(job=job_id), _Marked(self._in_flight):
                 return process(job_id, generation, attempt)
 
         def deliver(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            with _Marked(self._in_flight):
+            with concerning(job=job_id), _Marked(self._in_flight):
                 return send(job_id, destination, generation, attempt)
 
         def confirm(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            with _Marked(self._in_flight):
+            with concerning(job=job_id), _Marked(self._in_flight):
                 return ask(job_id, destination, generation, attempt)
 
         for workflow in (job, deliver, confirm):

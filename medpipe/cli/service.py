@@ -59,7 +59,7 @@ def serve() -> None:
     """
     from workers.supervisor import run_supervisor
 
-    config, path = invocation.site_config()
+    config, path = invocation.service("supervisor")
     code = run_supervisor(config, path)
     if code:
         raise typer.Exit(code)
@@ -70,7 +70,7 @@ def listen() -> None:
     """Run the DICOM listener."""
     from workers.listener import run_listener
 
-    run_listener(invocation.site_config()[0])
+    run_listener(invocation.service("listener")[0])
 
 
 @app.command()
@@ -83,7 +83,7 @@ def work(
     """
     from workers.work import run_worker
 
-    run_worker(invocation.site_config()[0], until_idle=until_idle)
+    run_worker(invocation.service("worker")[0], until_idle=until_idle)
 
 
 @app.command()
@@ -94,7 +94,7 @@ def review() -> None:
     """
     from medpipe.review.server import run_review
 
-    run_review(invocation.site_config()[0])
+    run_review(invocation.service("review")[0])
 
 
 @app.command("fetch-viewer")

@@ -3,6 +3,7 @@
 from medpipe.config.faults import describe
 from medpipe.config.network import Listener, ListenerTls, OrthancRest, Peer, PeerTls
 from medpipe.config.processing import Reading, Results, Site, Worker
+from medpipe.config.reporting import Logs
 from medpipe.config.review import SCRYPT_FORM, Review
 from medpipe.config.rules import Condition, Matches, Range, Rule, Scalar
 from medpipe.config.settings import Config, find_config, load_config, masked, parse_config
@@ -15,6 +16,7 @@ __all__ = [
     "Config",
     "Listener",
     "ListenerTls",
+    "Logs",
     "Matches",
     "Name",
     "OrthancRest",

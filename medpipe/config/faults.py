@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from medpipe.config.network import Listener, ListenerTls, OrthancRest, Peer, PeerTls
 from medpipe.config.processing import Reading, Results, Site, Worker
+from medpipe.config.reporting import Logs
 from medpipe.config.review import Review
 from medpipe.config.rules import Rule
 from medpipe.config.values import Section
@@ -39,6 +40,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "reading": Reading,
     "results": Results,
     "review": Review,
+    "logs": Logs,
     "peers": Peer,
     "rules": Rule,
 }

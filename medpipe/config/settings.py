@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from medpipe.config.faults import describe
 from medpipe.config.network import Listener, Peer
 from medpipe.config.processing import Reading, Results, Site, Worker
+from medpipe.config.reporting import Logs
 from medpipe.config.review import Review
 from medpipe.config.rules import Rule
 from medpipe.config.values import Name, Section
@@ -31,6 +32,7 @@ class Config(Section):
     reading: Reading = Reading()
     results: Results = Results()
     review: Review | None = None
+    logs: Logs = Logs()
     peers: dict[Name, Peer] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
