@@ -118,7 +118,8 @@ def test_a_line_that_cannot_be_made_does_not_show_its_arguments(
     lines: Callable[..., Callable[[], list[str]]],
 ) -> None:
     said = lines()
-    logging.getLogger("workers").warning("%d instances", "Doe^Jane")
+    record = logging.makeLogRecord({"name": "workers", "msg": "%d instances", "args": ("Doe^Jane",)})
+    logging.getLogger().handlers[-1].handle(record)
     (line,) = said()
     assert "Doe" not in line and "could not be written" in line
 
