@@ -26,7 +26,7 @@ from medpipe.logs import Event, about
 from medpipe.process import Processor, StudyOutcome
 from workers import faults
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("workers.child")  # it runs as __main__
 Plain = dict[str, Any]
 
 

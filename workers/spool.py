@@ -163,6 +163,15 @@ class Spool:
                 log.error("%s", error, extra=about(Event.INSTANCE_UNREADABLE))
         return found
 
+    def oldest_arrival(self) -> float | None:
+        """When the oldest instance came that the registry does not know yet (seconds since 1970)."""
+        times: list[float] = []
+        with os.scandir(self._arrivals) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    times.append(entry.stat().st_mtime)
+        return min(times, default=None)
+
     def registered(self, sidecar: Sidecar) -> None:
         """Says that the registry holds the instance durably."""
         (self._arrivals / f"{sidecar.file}.json").unlink(missing_ok=True)

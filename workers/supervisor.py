@@ -1,5 +1,5 @@
 """`serve`: a small parent of the commands that systemd or compose would start on one machine: `listen`, `work`, and
-where they are set up `reconcile` (an Orthanc's REST interface is known) and `review`.
+where they are set up `reconcile` (an Orthanc's REST interface is known), `review` and `watch` (alerts tell somebody).
 
 A child that dies is started again, later and later when it dies again and again. The parent holds no state.
 """
@@ -52,6 +52,8 @@ def run_supervisor(config: Config, config_file: Path, stop: threading.Event | No
         charges.append(Charge("reconcile", options=("--follow",)))
     if config.review is not None:
         charges.append(Charge("review"))
+    if config.alerts.tells_somebody:
+        charges.append(Charge("watch"))
     try:
         while not stop.is_set():
             for charge in charges:

@@ -1,8 +1,10 @@
-"""Set-up and the processes: init, config show, serve, listen, work, review."""
+"""Set-up and the processes: init, config show, serve, listen, work, review, watch."""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +57,7 @@ def serve() -> None:
     """Run listener, worker and review until Ctrl-C.
 
     All processes of one machine under one small parent, which starts them again when they die; the review where
-    the settings have a section [review].
+    the settings have a section [review], the watch where [alerts] names somebody to tell.
     """
     from workers.supervisor import run_supervisor
 
@@ -95,6 +97,21 @@ def review() -> None:
     from medpipe.review.server import run_review
 
     run_review(invocation.service("review")[0])
+
+
+@app.command()
+def watch() -> None:
+    """Tell a person when the line needs one.
+
+    Queue, disk, peers, failed jobs, certificates: by webhook or e-mail, as [alerts] in the settings says.
+    """
+    from workers.alerts import run_watch
+
+    config, _ = invocation.service("watch")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_watch(config, stop)
 
 
 @app.command("fetch-viewer")

@@ -3,7 +3,7 @@
 from medpipe.config.faults import describe
 from medpipe.config.network import Listener, ListenerTls, OrthancRest, Peer, PeerTls
 from medpipe.config.processing import Reading, Results, Site, Worker
-from medpipe.config.reporting import Logs
+from medpipe.config.reporting import Alerts, Logs, Mail, Webhook
 from medpipe.config.review import SCRYPT_FORM, Review
 from medpipe.config.rules import Condition, Matches, Range, Rule, Scalar
 from medpipe.config.settings import Config, find_config, load_config, masked, parse_config
@@ -12,11 +12,13 @@ from medpipe.config.values import AETitle, Name, Port, Section, Size, is_loopbac
 __all__ = [
     "SCRYPT_FORM",
     "AETitle",
+    "Alerts",
     "Condition",
     "Config",
     "Listener",
     "ListenerTls",
     "Logs",
+    "Mail",
     "Matches",
     "Name",
     "OrthancRest",
@@ -32,6 +34,7 @@ __all__ = [
     "Section",
     "Site",
     "Size",
+    "Webhook",
     "Worker",
     "describe",
     "find_config",

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from medpipe.config.network import Listener, ListenerTls, OrthancRest, Peer, PeerTls
 from medpipe.config.processing import Reading, Results, Site, Worker
-from medpipe.config.reporting import Logs
+from medpipe.config.reporting import Alerts, Logs, Mail, Webhook
 from medpipe.config.review import Review
 from medpipe.config.rules import Rule
 from medpipe.config.values import Section
@@ -30,7 +30,7 @@ def describe(error: ValidationError) -> list[str]:
     return list(lines.values())
 
 
-_SECRET = {"users", "dicomweb", "review"}
+_SECRET = {"users", "dicomweb", "review", "webhook"}
 """What is given under these keys is not repeated in messages: it may hold a password or its hash."""
 _UNION_TAGS = {"str", "int", "float", "bool", "list[union[str,int,float,bool]]", "Range", "Matches"}
 _SECTIONS: dict[str, type[Section]] = {
@@ -41,6 +41,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "results": Results,
     "review": Review,
     "logs": Logs,
+    "alerts": Alerts,
     "peers": Peer,
     "rules": Rule,
 }
@@ -48,6 +49,8 @@ _TABLES: dict[tuple[str, str], type[Section]] = {
     ("listener", "tls"): ListenerTls,
     ("peers", "tls"): PeerTls,
     ("peers", "orthanc"): OrthancRest,
+    ("alerts", "webhook"): Webhook,
+    ("alerts", "mail"): Mail,
 }
 """Tables within them, by the last part of their place."""
 

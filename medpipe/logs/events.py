@@ -54,6 +54,9 @@ class Event(StrEnum):
     PEER_RECONCILED = "peer.reconciled"
     PEER_NOT_RECONCILED = "peer.not_reconciled"
     FILES_REMOVED = "files.removed"
+    # telling a person
+    ALERT_SENT = "alert.sent"
+    ALERT_NOT_SENT = "alert.not_sent"
     # people
     SIGNED_IN = "person.signed_in"
     SIGN_IN_REFUSED = "person.refused"

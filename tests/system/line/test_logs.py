@@ -85,7 +85,7 @@ def test_no_log_names_the_patient(
 
     lines = [text for text in line.log("serve").decode().splitlines() if not text.startswith("listening ")]
     told = [json.loads(text) for text in lines]  # every line is one JSON object
-    assert {one["role"] for one in told} == {"listener", "worker", "review"}
+    assert {one["role"] for one in told} >= {"listener", "worker", "review"}
     ours = [one["event"] for one in told if one.get("study") == pseudonym(study)]
     way = ["study.settled", "job.claimed", "job.ended", "results.sent", "results.confirmed"]
     assert [event for event in ours if event in way] == way

@@ -1,0 +1,54 @@
+"""Telling by webhook: an HTTP POST of JSON."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import httpx2
+
+from medpipe.config import Webhook, is_loopback
+from medpipe.identity import digest
+from workers.alerts.channels import ChannelFailed, secret
+from workers.alerts.message import Message
+
+VARIABLE = "MEDPIPE_WEBHOOK_AUTHORIZATION"
+_SECONDS = 10.0
+
+
+class WebhookChannel:
+    """One address. Redirections are not followed: they would take the secret along."""
+
+    def __init__(self, settings: Webhook, url: str, environment: Mapping[str, str]) -> None:
+        self._settings, self._url, self._environment = settings, url, environment
+
+    @property
+    def name(self) -> str:
+        """Its host, and a digest: the path of such an address often is a secret."""
+        return f"webhook {urlsplit(self._url).netloc} {digest(self._url)[:8]}"
+
+    def send(self, message: Message) -> None:
+        headers = {}
+        authorization = secret(self._settings.authorization_file, VARIABLE, self._environment)
+        if authorization:
+            self._check_private()
+            headers["Authorization"] = authorization
+        try:
+            with httpx2.Client(timeout=_SECONDS, verify=self._trust(), follow_redirects=False) as client:
+                answer = client.post(self._url, json=message.plain(), headers=headers)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+            raise ChannelFailed(f"{self.name} does not take it ({type(error).__name__})") from None
+        if not answer.is_success:
+            raise ChannelFailed(f"{self.name} answers HTTP {answer.status_code}")
+
+    def _check_private(self) -> None:
+        parts = urlsplit(self._url)
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+            raise ChannelFailed(f"{self.name} would get its secret unencrypted: use https")
+
+    def _trust(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self._settings.ca)
+        except OSError as error:
+            raise ChannelFailed(f"alerts.webhook.ca: {self._settings.ca} cannot be used") from error
