@@ -188,7 +188,7 @@ class Lease:
         if ids:
             log.warning(
                 "took over %d workflows of %d dead workers", len(ids), len(dead),
-                extra=about(Event.WORKER_TAKEN_OVER, number=len(ids)),
+                extra=about(Event.WORK_TAKEN_OVER, number=len(ids)),
             )  # fmt: skip
         with self._registry.begin() as connection:
             for workflow_id in ids:

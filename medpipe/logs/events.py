@@ -26,7 +26,7 @@ class Event(StrEnum):
     PROCESS_NOTE = "process.note"
     DATABASE_AWAY = "database.away"
     DATABASE_BACK = "database.back"
-    WORKER_TAKEN_OVER = "worker.taken_over"
+    WORK_TAKEN_OVER = "work.taken_over"
     # the wire
     CONNECTION_BROKEN = "connection.broken"
     CONNECTION_REFUSED = "connection.refused"
