@@ -17,7 +17,7 @@ from medpipe.errors import MedpipeError, PeerRefused
 from medpipe.identity import uid_from
 from medpipe.logs import Event, about
 from medpipe.pacs import CommitmentReport, FailureAction, missing_instances, request_commitment
-from workers import faults
+from workers import faults, trace
 from workers.commitments import find_report, forget_report
 from workers.deliver import LOOKS_PER_SENDING
 from workers.errands import UNCONFIRMED, Errand, Errands, Overtaken, reason_of
@@ -45,7 +45,10 @@ class Notary:
         """One look whether the destination keeps the job's results; `attempt` counts sendings and looks."""
         try:
             errand = self._errands.begin("confirm", job_id, destination, generation, attempt)
-            return self._confirm(errand)
+            span = trace.open_span(job_id, "confirm", peer=destination, look=_look(errand))
+            outcome = self._confirm(errand)
+            span.close(outcome=outcome)
+            return outcome
         except Overtaken as why:
             log.info("nothing confirmed: %s", why, extra=about(Event.RESULTS_NOT_CONFIRMED, job=job_id))
             return "overtaken"

@@ -14,8 +14,8 @@ from medpipe.errors import Disposition, IntegrityError, MedpipeError, dispositio
 from medpipe.identity import file_sha256
 from medpipe.logs import Event, about
 from medpipe.pacs import SendStatus, send
-from workers import faults
-from workers.errands import Errand, Errands, Overtaken, reason_of
+from workers import faults, trace
+from workers.errands import Errand, Errands, Overtaken, code_of, reason_of
 from workers.jobs import delay_after
 from workers.publish import outbox
 from workers.tables import DeliveryState, delivery
@@ -44,6 +44,7 @@ class Courier:
         waiting = self._errands.of(errand, DeliveryState.WAITING)
         if not waiting:
             return self._sent(errand, [], ())
+        span = trace.open_span(errand.job_id, "send", peer=errand.destination, attempt=errand.attempt)
         try:
             peer = self._errands.peer(errand)
             files = [self._checked(item) for item in waiting]
@@ -51,7 +52,10 @@ class Courier:
             statuses = send(peer, files, calling_ae=self._config.listener.ae_title)
             faults.point("after_send")
         except (MedpipeError, OSError) as error:
+            span.close(error=code_of(error))
             return self._not_sent(errand, waiting, error)
+        refused = sum(not status.is_stored for status in statuses)
+        span.close(error="PEER_REFUSED" if refused else None, number=len(statuses))
         log.info(
             "%s: %d objects sent to %s", errand.study, len(statuses), errand.destination,
             extra=about(Event.RESULTS_SENT, **errand.facts, number=len(statuses)),

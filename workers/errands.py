@@ -172,7 +172,11 @@ class Errands:
 
 def reason_of(error: MedpipeError | OSError) -> str:
     """An error as it stands in the table."""
-    return f"{error.code}: {error}" if isinstance(error, MedpipeError) else f"STORAGE: {error.strerror}"
+    return f"{code_of(error)}: {error if isinstance(error, MedpipeError) else error.strerror}"
+
+
+def code_of(error: MedpipeError | OSError) -> str:
+    return error.code if isinstance(error, MedpipeError) else "STORAGE"
 
 
 def _check_open(row: Row[Any], errand: Errand) -> None:

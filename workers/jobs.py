@@ -14,7 +14,7 @@ from sqlalchemy.engine import Row
 from medpipe.config import Config
 from medpipe.errors import Disposition, IntegrityError, MedpipeError, disposition
 from medpipe.logs import Event, about
-from workers import faults, fence
+from workers import faults, fence, trace
 from workers.database import is_away
 from workers.fence import LostClaim
 from workers.publish import outbox, publish
@@ -22,7 +22,7 @@ from workers.queue import JobQueue, job_workflow_id
 from workers.registry import Registry
 from workers.slots import Interrupted, Slots
 from workers.spool import Spool
-from workers.tables import FINAL, JobState
+from workers.tables import FINAL, JobState, instance
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,9 @@ class JobRunner:
         log.debug("study %s: claimed", row.study_uid, extra=about(Event.JOB_CLAIMED, **_facts(row)))
         faults.point("after_claim")
         scratch, out = attempt_folders(self._config, job_id, token)
+        span = trace.open_span(job_id, "job", **_facts(row), attempt=row.attempts, generation=generation)
+        state: JobState | None = None
+        code: str | None = "interrupted"
         try:
             self._clear_away(job_id)
             out.mkdir(parents=True)
@@ -76,15 +79,20 @@ class JobRunner:
                 seconds=self._config.worker.kill_stalled_after,
                 still_wanted=lambda: self._still_ours(workflow_id, token),
             )
+            span.steps(outcome["seconds"], len(outcome["images"]))
             faults.point("before_publish")
-            state = self._published(row, out, outcome, workflow_id, token)
+            with span.part("publish"):
+                state = self._published(row, out, outcome, workflow_id, token)
+            code = None
             faults.point("after_publish")
         except Interrupted:
             self._give_back(row, workflow_id, token)
             raise
         except Exception as error:
+            code = error.code if isinstance(error, MedpipeError) else type(error).__name__
             state = self._failed(row, generation, attempt, error, workflow_id, token)
         finally:
+            span.close(error=code, state=state and state.value)
             shutil.rmtree(scratch, ignore_errors=True)
             shutil.rmtree(out, ignore_errors=True)
         log.info(
@@ -161,6 +169,8 @@ class JobRunner:
             self._registry.move(
                 connection, job_id, JobState.RUNNING, attempts=row.attempts + 1, step="process", reason=None
             )
+            if trace.is_on():
+                _trace_the_wait(connection, row)
             return self._registry.job(job_id, connection)
 
     def _request(self, row: Row[Any], out: Path, scratch: Path) -> dict[str, Any]:
@@ -221,6 +231,20 @@ class JobRunner:
             extra=about(Event.JOB_ATTEMPT_FAILED, **_facts(row), attempt=attempts, reason=reason, state=state.value),
         )  # fmt: skip
         return state
+
+
+def _trace_the_wait(connection: sa.Connection, row: Row[Any]) -> None:
+    """What came before the claim of a job: known from its row, so that whoever plans one need not trace."""
+    now = time.time()
+    if row.attempts == 0 and row.generation == 1:
+        first = connection.execute(
+            sa.select(sa.func.min(instance.c.received_at)).where(instance.c.file.in_(row.instances))
+        ).scalar()
+        first = row.received_at if first is None else first
+        trace.root(row.id, first, now, **_facts(row))
+        trace.span(row.id, "received", first, row.received_at, instances=len(row.instances))
+        trace.span(row.id, "settled", row.received_at, row.created_at)
+    trace.span(row.id, "claim", row.updated_at, now, attempt=row.attempts + 1, generation=row.generation)
 
 
 def _since(started: float) -> float:

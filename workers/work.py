@@ -16,6 +16,7 @@ from dbos import DBOS, DBOSPortableJSONSerializer
 from medpipe.config import Config
 from medpipe.logs import Event, about, concerning
 from medpipe.routing import check_rules
+from workers import trace
 from workers.confirm import Notary
 from workers.database import is_away
 from workers.deliver import Courier
@@ -209,6 +210,7 @@ class _Marked:
 def run_worker(config: Config, *, stop: threading.Event | None = None, until_idle: bool = False) -> None:
     """Runs a worker in this process until SIGTERM, SIGINT or `stop`."""
     prepare(config)
+    trace.begin()
     worker = Worker(config)
     if stop is not None:
         worker.stop = stop
@@ -216,7 +218,10 @@ def run_worker(config: Config, *, stop: threading.Event | None = None, until_idl
         ask = _Asked(worker.stop)
         signal.signal(signal.SIGTERM, ask)
         signal.signal(signal.SIGINT, ask)
-    worker.run(until_idle)
+    try:
+        worker.run(until_idle)
+    finally:
+        trace.end()
 
 
 class _Asked:
