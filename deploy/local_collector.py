@@ -1,4 +1,4 @@
-"""A receiver of OpenTelemetry traces (OTLP over HTTP, protobuf): what tests look at. It keeps spans and does nothing else."""
+"""A receiver of OpenTelemetry traces (OTLP over HTTP, protobuf) for tests and trials: it keeps spans, nothing else."""
 
 from __future__ import annotations
 

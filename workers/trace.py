@@ -1,7 +1,7 @@
 """A trace per job (OpenTelemetry): where a study's time went, from the first instance to the archive's word.
 
 Off, and nothing of it imported, unless the standard environment variables name a receiver; then the extra
-`medpipe[otel]` must be installed. A trace's id is the job's id: further attempts and other workers join it by themselves.
+`medpipe[otel]` must be installed. A trace's id is the job's id: further attempts and other workers join it unasked.
 Spans hold ids, codes, names of peers and bundles, numbers: no patient data, and UIDs by their pseudonyms.
 """
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from local_collector import LocalCollector
@@ -15,6 +16,7 @@ from medpipe.identity import digest
 from medpipe.logs import pseudonym
 from workers import trace
 
+ROOT = Path(__file__).parents[2]
 JOB = digest("job")[:32]
 STUDY = "1.3.6.1.4.1.14519.5.2.1.6279.6001.298806137288633453246975630178"
 
@@ -139,11 +141,14 @@ def test_nobody_asks_for_traces(environment: dict[str, str]) -> None:
 
 def test_without_a_receiver_nothing_of_it_is_imported() -> None:
     program = (
-        "import sys, workers.work\nfrom workers import trace\nassert not trace.begin({})\n"
+        "import sys\nfrom workers import trace\nassert not trace.begin({})\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+    modules = [path for name in ("medpipe", "workers") for path in (ROOT / name).rglob("*.py")]
+    assert [path.name for path in modules if "import opentelemetry" in path.read_text()] == []
+    assert [path.name for path in modules if "from opentelemetry" in path.read_text()] == ["trace_export.py"]
 
 
 def test_without_the_extra_one_line_says_so(
