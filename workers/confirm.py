@@ -50,7 +50,7 @@ class Notary:
             span.close(outcome=outcome)
             return outcome
         except Overtaken as why:
-            log.info("nothing confirmed: %s", why, extra=about(Event.RESULTS_NOT_CONFIRMED, job=job_id))
+            log.info("nothing confirmed: %s", why, extra=about(Event.RESULT_NOT_CONFIRMED, job=job_id))
             return "overtaken"
 
     def _confirm(self, errand: Errand) -> str:
@@ -76,7 +76,7 @@ class Notary:
             # the archive is away: what was sent stays `sent`, and is asked about again later and later
             log.warning(
                 "%s: not confirmed by %s: %s", errand.study, errand.destination, error,
-                extra=about(Event.RESULTS_NOT_CONFIRMED, **errand.facts, reason=reason_of(error)),
+                extra=about(Event.RESULT_NOT_CONFIRMED, **errand.facts, reason=reason_of(error)),
             )  # fmt: skip
             return self._wait(errand, delay_after(_look(errand) + 1), reason_of(error))
 
@@ -134,7 +134,7 @@ class Notary:
         faults.point("after_confirm")
         log.info(
             "%s: %s by %s", errand.study, state.value, errand.destination,
-            extra=about(Event.RESULTS_CONFIRMED, **errand.facts, state=state.value),
+            extra=about(Event.RESULT_CONFIRMED, **errand.facts, state=state.value),
         )  # fmt: skip
         return state.value
 
@@ -156,7 +156,7 @@ class Notary:
         faults.point("after_confirm")
         log.info(
             "%s: %s at %s", errand.study, state.value, errand.destination,
-            extra=about(Event.RESULTS_CONFIRMED, **errand.facts, state=state.value),
+            extra=about(Event.RESULT_CONFIRMED, **errand.facts, state=state.value),
         )  # fmt: skip
         return state.value
 
@@ -201,7 +201,7 @@ class Notary:
             state = self._errands.follow(connection, errand)
         log.warning(
             "%s: sent, but %s by %s: %s", errand.study, UNCONFIRMED, errand.destination, reason,
-            extra=about(Event.RESULTS_NOT_CONFIRMED, **errand.facts, reason=reason),
+            extra=about(Event.RESULT_NOT_CONFIRMED, **errand.facts, reason=reason),
         )  # fmt: skip
         return state.value
 

@@ -37,7 +37,7 @@ class Courier:
         try:
             return self._deliver(self._errands.begin("deliver", job_id, destination, generation, attempt))
         except Overtaken as why:
-            log.info("nothing sent: %s", why, extra=about(Event.RESULTS_NOT_SENT, job=job_id))
+            log.info("nothing sent: %s", why, extra=about(Event.RESULT_NOT_SENT, job=job_id))
             return "overtaken"
 
     def _deliver(self, errand: Errand) -> str:
@@ -58,7 +58,7 @@ class Courier:
         span.close(error="PEER_REFUSED" if refused else None, number=len(statuses))
         log.info(
             "%s: %d objects sent to %s", errand.study, len(statuses), errand.destination,
-            extra=about(Event.RESULTS_SENT, **errand.facts, number=len(statuses)),
+            extra=about(Event.RESULT_SENT, **errand.facts, number=len(statuses)),
         )  # fmt: skip
         return self._sent(errand, waiting, statuses)
 
@@ -102,6 +102,6 @@ class Courier:
                 self._errands.deliver_later(connection, errand, attempt + 1, delay_after(attempt))
         log.warning(
             "%s: not sent to %s: %s", errand.study, errand.destination, reason,
-            extra=about(Event.RESULTS_NOT_SENT, **errand.facts, reason=reason),
+            extra=about(Event.RESULT_NOT_SENT, **errand.facts, reason=reason),
         )  # fmt: skip
         return outcome.value

@@ -172,7 +172,7 @@ def _send_group(peer: Peer, items: Sequence[_Object], calling_ae: str) -> list[S
             if outcome != "stored":
                 log.warning(
                     "%s: %s: status 0x%04X, %s", peer.ae_title, item.instance, status, reason,
-                    extra=about(Event.RESULTS_NOT_SENT, instance=item.instance, status=status),
+                    extra=about(Event.RESULT_NOT_SENT, instance=item.instance, status=status),
                 )  # fmt: skip
             statuses.append(SendStatus(item.path, item.instance, item.sop_class, status, outcome, reason))
     if transient:

@@ -37,13 +37,13 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Callable
 
 def test_a_line_says_when_what_who_and_the_facts(lines: Callable[..., Callable[[], list[str]]]) -> None:
     said = lines()
-    extra = about(Event.RESULTS_SENT, study=STUDY, peer="PACS", number=2)
+    extra = about(Event.RESULT_SENT, study=STUDY, peer="PACS", number=2)
     logging.getLogger("workers.deliver").info("study %s: %d objects sent", STUDY, 2, extra=extra)
     (line,) = map(json.loads, said())
     assert line.pop("time").endswith("Z") and line.pop("pid") > 1
     assert line == {
         "level": "info",
-        "event": "results.sent",
+        "event": "result.sent",
         "role": "listener",
         "message": f"study {pseudonym(STUDY)}: 2 objects sent",
         "study": pseudonym(STUDY),

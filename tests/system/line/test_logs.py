@@ -109,7 +109,7 @@ def check_logs(text: str, study: str) -> None:
     told = [json.loads(line) for line in lines]  # every line is one JSON object
     assert {one["role"] for one in told} >= {"listener", "worker", "review"}
     ours = [one["event"] for one in told if one.get("study") == pseudonym(study)]
-    way = ["study.settled", "job.claimed", "job.ended", "results.sent", "results.confirmed"]
+    way = ["study.settled", "job.claimed", "job.ended", "result.sent", "result.confirmed"]
     assert [event for event in ours if event in way] == way
     assert "instance.aside" in ours
 
