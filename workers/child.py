@@ -22,7 +22,7 @@ from typing import Any
 from medpipe import logs
 from medpipe.config import Config
 from medpipe.errors import MedpipeError, ReasonCode, Refused
-from medpipe.logs import Event, about
+from medpipe.logs import Event, about, concerning
 from medpipe.process import Processor, StudyOutcome
 from workers import faults
 
@@ -64,7 +64,9 @@ def main() -> None:
     with Processor(config) as processor:
         _warm_up(processor, config, lines)
         for line in requests:
-            _say(answers, _answer(processor, json.loads(line), answers))
+            request = json.loads(line)
+            with concerning(job=request["job"]):
+                _say(answers, _answer(processor, request, answers))
 
 
 def _warm_up(processor: Processor, config: Config, lines: Lines) -> None:

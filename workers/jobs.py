@@ -181,6 +181,7 @@ class JobRunner:
                     f"instance {path.stem} of the job is no longer in the spool; send the study again"
                 )
         return {
+            "job": row.id,
             "paths": [str(p) for p in paths],
             "bundle": row.bundle,
             "out": str(out),

@@ -21,11 +21,12 @@ from workers.database import clock
 from workers.lease import TTL_SECONDS
 from workers.registry import Registry
 from workers.spool import Spool
-from workers.tables import JobState, executor, job, study
+from workers.tables import FINAL, JobState, executor, job, result, study
 
 _NAMED = 5
 _ECHO_SECONDS = 10.0
 _DAY = 86400.0
+_ENDED = [state.value for state in FINAL]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _queue(config: Config, connection: Connection, spool: Spool, now: float) -> 
         sa.select(
             sa.func.min(sa.case((waits, job.c.updated_at))).label("waits_since"),
             sa.func.min(sa.case((waits | runs, job.c.updated_at))).label("since"),
-            sa.func.max(sa.case((~(waits | runs), job.c.updated_at))).label("finished"),
+            sa.func.max(sa.case((job.c.state.in_(_ENDED), job.c.updated_at))).label("ended"),
             sa.func.sum(sa.case((waits, 1), else_=0)).label("waiting"),
             sa.func.sum(sa.case((runs, 1), else_=0)).label("running"),
         )
@@ -87,8 +88,9 @@ def _queue(config: Config, connection: Connection, spool: Spool, now: float) -> 
             study.c.settled < study.c.generation, study.c.retrieval.is_(None)
         )
     ).scalar()
+    published = connection.execute(sa.select(sa.func.max(result.c.created_at))).scalar()
     since = [at for at in (row.since, settling, spool.oldest_arrival()) if at is not None]
-    idle = now - max([min(since), row.finished or 0.0]) if since else 0.0
+    idle = now - max(min(since), row.ended or 0.0, published or 0.0) if since else 0.0
     if idle > limit:
         sentence = (
             f"nothing was finished for {_minutes(idle)}, while {row.waiting or 0} jobs wait, "

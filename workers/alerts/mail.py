@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import smtplib
 import ssl
 from collections.abc import Mapping
@@ -10,8 +11,11 @@ from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
 
 from medpipe.config import Mail
+from medpipe.logs import Event, about
 from workers.alerts.channels import ChannelFailed, secret
 from workers.alerts.message import Message
+
+log = logging.getLogger(__name__)
 
 VARIABLE = "MEDPIPE_MAIL_PASSWORD"
 _SECONDS = 20.0
@@ -33,11 +37,15 @@ class MailChannel:
             with self._connected() as server:
                 if self._settings.user:
                     server.login(self._settings.user, password)
-                server.send_message(self._letter(message))
+                refused = server.send_message(self._letter(message))
         except smtplib.SMTPResponseException as error:  # its text may repeat what we said
             raise ChannelFailed(f"{self.name} refuses it (SMTP {error.smtp_code})") from None
         except (smtplib.SMTPException, OSError) as error:
             raise ChannelFailed(f"{self.name} does not take it ({type(error).__name__})") from None
+        if refused:  # the others have it: no reason to try again
+            log.warning(
+                "%s refuses %d of alerts.mail.to", self.name, len(refused), extra=about(Event.ALERT_NOT_SENT)
+            )
 
     def _connected(self) -> smtplib.SMTP:
         host, port, trust = self._settings.host, self._settings.port, self._trust()

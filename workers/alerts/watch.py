@@ -57,6 +57,9 @@ class Watch:
         except ChannelFailed as error:
             log.warning("nobody was told: %s", error, extra=about(Event.ALERT_NOT_SENT, channel=channel.name))
             return memory.with_failure(channel.name, now, self._quiet)
+        except Exception:  # the other channels are to be told all the same
+            log.exception("nobody was told", extra=about(Event.ALERT_NOT_SENT, channel=channel.name))
+            return memory.with_failure(channel.name, now, self._quiet)
         log.info(
             "told by %s: %s",
             channel.name,

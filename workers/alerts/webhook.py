@@ -35,12 +35,15 @@ class WebhookChannel:
             self._check_private()
             headers["Authorization"] = authorization
         try:
-            with httpx2.Client(timeout=_SECONDS, verify=self._trust(), follow_redirects=False) as client:
-                answer = client.post(self._url, json=message.plain(), headers=headers)
+            with (
+                httpx2.Client(timeout=_SECONDS, verify=self._trust(), follow_redirects=False) as client,
+                client.stream("POST", self._url, json=message.plain(), headers=headers) as answer,
+            ):
+                status, is_taken = answer.status_code, answer.is_success  # its body may be of any length
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
             raise ChannelFailed(f"{self.name} does not take it ({type(error).__name__})") from None
-        if not answer.is_success:
-            raise ChannelFailed(f"{self.name} answers HTTP {answer.status_code}")
+        if not is_taken:
+            raise ChannelFailed(f"{self.name} answers HTTP {status}")
 
     def _check_private(self) -> None:
         parts = urlsplit(self._url)

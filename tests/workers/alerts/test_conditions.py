@@ -57,6 +57,13 @@ def test_nothing_is_finished_while_a_job_runs(make_site: Callable[..., Any]) -> 
     assert site.keys(NOW) == set()
 
 
+def test_tries_to_send_do_not_hide_that_nothing_is_finished(make_site: Callable[..., Any]) -> None:
+    site = make_site(alerts={"queue_minutes": 20})
+    site.job("2.25.1", "running", NOW - 40 * MINUTE)
+    site.job("2.25.2", "sending", NOW - 1 * MINUTE)
+    assert site.keys(NOW) == {"standstill"}
+
+
 def test_nobody_registers_what_has_arrived(make_site: Callable[..., Any]) -> None:
     site = make_site()
     arrival = site.config.site.root / "spool" / "arrivals" / "x.json"

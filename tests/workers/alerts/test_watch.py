@@ -88,6 +88,20 @@ def test_a_webhook_that_fails_is_told_later_and_mail_goes_on(
     assert (len(webhook.posts), len(mail_server.letters)) == (2, 1)
 
 
+def test_a_channel_with_a_defect_does_not_keep_the_others_from_telling(watch: Any, webhook: Any) -> None:
+    site, _ = watch()
+    site.job("2.25.1", "failed", NOW)
+
+    class Broken:
+        name = "broken"
+
+        def send(self, message: Any) -> None:
+            raise ZeroDivisionError
+
+    Watch(site.config, site.look, [Broken(), *channels_of(site.config.alerts, {})]).round(NOW)
+    assert webhook.alerts == [("failed", "", "began")]
+
+
 def test_a_fault_of_ours_does_not_end_the_watch(watch: Any, webhook: Any, caplog: Any) -> None:
     site, _ = watch(every=1)
     looks: list[float] = []
