@@ -15,6 +15,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
     NonRecordingSpan,
     Span,
@@ -80,8 +81,10 @@ class Exporter:
     def _far_root(self, job_id: str) -> Span:
         """The root as another process may have made it; sampled where that one would have."""
         trace_id = _trace_id(job_id)
-        is_sampled = self._provider.sampler.should_sample(None, trace_id, "study").decision.is_sampled()
-        flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
+        decision = self._provider.sampler.should_sample(None, trace_id, "study").decision
+        flags = TraceFlags(
+            TraceFlags.SAMPLED if decision is Decision.RECORD_AND_SAMPLE else TraceFlags.DEFAULT
+        )
         return NonRecordingSpan(SpanContext(trace_id, _root_id(job_id), is_remote=True, trace_flags=flags))
 
     def close(self) -> None:

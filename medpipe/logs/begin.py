@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from medpipe.config import Logs
 from medpipe.logs.discretion import OURS, Discretion
@@ -23,21 +24,17 @@ _QUIET = {
 """Of the other libraries only warnings and errors are told."""
 
 
-class _ToStderr(logging.StreamHandler[TextIO]):
+class _ToStderr(logging.Handler):
     """Writes to what is stderr now. A line that cannot be made is replaced, not shown with its arguments."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's own name)
-        if not isinstance(
-            sys.exc_info()[1], OSError | ValueError
-        ):  # stderr is gone: nobody reads this either
-            sys.stderr.write(f"a line of {record.name}:{record.lineno} could not be written\n")
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            line = f"a line of {record.name}:{record.lineno} could not be written"
+        with contextlib.suppress(OSError, ValueError):  # stderr is gone: nobody reads the log
+            sys.stderr.write(f"{line}\n")  # in one piece: other processes may write there too
+            sys.stderr.flush()
 
 
 def begin(role: str, settings: Logs, *, verbose: bool = False) -> None:
