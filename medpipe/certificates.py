@@ -23,6 +23,11 @@ class Validity:
     ends: datetime
 
 
+def first_end(key: str, path: Path) -> datetime:
+    """When the first of a PEM file's certificates ends. Raises ConfigError, see `validities`."""
+    return min(validity.ends for validity in validities(key, path))
+
+
 def validities(key: str, path: Path) -> list[Validity]:
     """Of each certificate in a PEM file, in its order. Raises ConfigError, which names the key of the settings."""
     try:

@@ -176,3 +176,11 @@ def disposition(error: BaseException) -> Disposition:
         if isinstance(error, kind):
             return outcome
     return Disposition.FAIL
+
+
+def _kinds(kind: type[MedpipeError]) -> list[type[MedpipeError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]
+
+
+CODES = frozenset({*ReasonCode, *(kind.code for kind in _kinds(MedpipeError))})
+"""Every code with which a reason may begin."""

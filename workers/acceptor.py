@@ -14,6 +14,7 @@ from typing import Any
 from pynetdicom import AE
 from pynetdicom.transport import AddressInformation, AssociationServer
 
+from medpipe.logs import Event, about
 from workers.dimse import StoreRequest
 from workers.reactor import AcceptedAssociation
 from workers.wire_guard import Door, Limits
@@ -118,7 +119,10 @@ class Acceptor(AssociationServer):
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.exception("a connection from %s could not be served", client_address[0])
+        log.exception(
+            "a connection from %s could not be served", client_address[0],
+            extra=about(Event.CONNECTION_BROKEN, address=client_address[0]),
+        )  # fmt: skip
 
     def _introduce(self, association: AcceptedAssociation, client_address: Any) -> None:
         """Who we are and what we support. The contexts are only read in the negotiation, so all share them."""

@@ -13,19 +13,20 @@ import logging
 import os
 import select
 import signal
-import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medpipe import logs
 from medpipe.config import Config
 from medpipe.errors import MedpipeError, ReasonCode, Refused
+from medpipe.logs import Event, about, concerning
 from medpipe.process import Processor, StudyOutcome
 from workers import faults
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("workers.child")  # it runs as __main__
 Plain = dict[str, Any]
 
 
@@ -53,17 +54,19 @@ class Lines:
 def main() -> None:
     """Serves one worker until its end of the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote values
+    logs.catch_all()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no answer
     lines = Lines(0)
     requests = iter(lines)
     config = Config.model_validate(json.loads(next(requests)))
+    logs.begin("inference", config.logs)
     with Processor(config) as processor:
         _warm_up(processor, config, lines)
         for line in requests:
-            _say(answers, _answer(processor, json.loads(line), answers))
+            request = json.loads(line)
+            with concerning(job=request["job"]):
+                _say(answers, _answer(processor, request, answers))
 
 
 def _warm_up(processor: Processor, config: Config, lines: Lines) -> None:
@@ -74,7 +77,10 @@ def _warm_up(processor: Processor, config: Config, lines: Lines) -> None:
         try:
             processor.warm_up(bundle_ids)
         except Exception as error:
-            log.warning("%s: not loaded ahead (%s)", ", ".join(bundle_ids) or "reader", type(error).__name__)
+            log.warning(
+                "%s: not loaded ahead (%s)", ", ".join(bundle_ids) or "reader", type(error).__name__,
+                extra=about(Event.BUNDLE_NOT_LOADED),
+            )  # fmt: skip
 
 
 def _say(answers: Any, message: Plain) -> None:
@@ -105,12 +111,9 @@ def _answer(processor: Processor, request: Plain, answers: Any) -> Plain:
     except OSError as error:
         return {"error": ["StorageError", "STORAGE", error.strerror or "input/output error"]}
     except Exception as error:
-        # the places, not the values: an error's text may quote a header
-        frames = traceback.extract_tb(error.__traceback__)
-        log.error(
-            "%s at %s", type(error).__name__, " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames))
-        )
-        return {"error": ["MedpipeError", "INTERNAL", f"{type(error).__name__} in {frames[-1].name}"]}
+        log.exception("a study stumbled over a defect", extra=about(Event.PROCESS_STUMBLED))
+        place = traceback.extract_tb(error.__traceback__)[-1].name  # not the text: it may quote a header
+        return {"error": ["MedpipeError", "INTERNAL", f"{type(error).__name__} in {place}"]}
 
 
 def plain_outcome(outcome: StudyOutcome) -> Plain:

@@ -15,8 +15,9 @@ from sqlalchemy.engine import Connection, Row
 from medpipe.config import Config, Peer
 from medpipe.errors import MedpipeError, PeerRefused
 from medpipe.identity import uid_from
+from medpipe.logs import Event, about
 from medpipe.pacs import CommitmentReport, FailureAction, missing_instances, request_commitment
-from workers import faults
+from workers import faults, trace
 from workers.commitments import find_report, forget_report
 from workers.deliver import LOOKS_PER_SENDING
 from workers.errands import UNCONFIRMED, Errand, Errands, Overtaken, reason_of
@@ -44,9 +45,12 @@ class Notary:
         """One look whether the destination keeps the job's results; `attempt` counts sendings and looks."""
         try:
             errand = self._errands.begin("confirm", job_id, destination, generation, attempt)
-            return self._confirm(errand)
+            span = trace.open_span(job_id, "confirm", peer=destination, look=_look(errand))
+            outcome = self._confirm(errand)
+            span.close(outcome=outcome)
+            return outcome
         except Overtaken as why:
-            log.info("nothing confirmed: %s", why)
+            log.info("nothing confirmed: %s", why, extra=about(Event.RESULT_NOT_CONFIRMED, job=job_id))
             return "overtaken"
 
     def _confirm(self, errand: Errand) -> str:
@@ -60,7 +64,9 @@ class Notary:
                 try:
                     report = self._committed(peer, errand, sent)
                 except PeerRefused as error:
-                    log.info("%s; C-FIND confirms", error)
+                    log.info(
+                        "%s; C-FIND confirms", error, extra=about(Event.REPORT_NOT_TAKEN, **errand.facts)
+                    )
                 else:
                     return self._reported(errand, sent, report) if report else self._wait(errand)
             return self._listed(peer, errand, sent)
@@ -68,7 +74,10 @@ class Notary:
             return self._unconfirmed(errand, reason_of(error))
         except (MedpipeError, OSError) as error:
             # the archive is away: what was sent stays `sent`, and is asked about again later and later
-            log.warning("%s: not confirmed by %s: %s", errand.study, errand.destination, error)
+            log.warning(
+                "%s: not confirmed by %s: %s", errand.study, errand.destination, error,
+                extra=about(Event.RESULT_NOT_CONFIRMED, **errand.facts, reason=reason_of(error)),
+            )  # fmt: skip
             return self._wait(errand, delay_after(_look(errand) + 1), reason_of(error))
 
     def _committed(self, peer: Peer, errand: Errand, sent: list[Row[Any]]) -> CommitmentReport | None:
@@ -123,7 +132,10 @@ class Notary:
             state = self._go_on(connection, errand, ask_again=ask_again, send_again=send_again)
         forget_report(self._config.site.root, report.transaction_uid)
         faults.point("after_confirm")
-        log.info("%s: %s by %s", errand.study, state.value, errand.destination)
+        log.info(
+            "%s: %s by %s", errand.study, state.value, errand.destination,
+            extra=about(Event.RESULT_CONFIRMED, **errand.facts, state=state.value),
+        )  # fmt: skip
         return state.value
 
     def _listed(self, peer: Peer, errand: Errand, sent: list[Row[Any]]) -> str:
@@ -142,7 +154,10 @@ class Notary:
                     )
             state = self._go_on(connection, errand, ask_again=bool(missing) and not late, send_again=late)
         faults.point("after_confirm")
-        log.info("%s: %s at %s", errand.study, state.value, errand.destination)
+        log.info(
+            "%s: %s at %s", errand.study, state.value, errand.destination,
+            extra=about(Event.RESULT_CONFIRMED, **errand.facts, state=state.value),
+        )  # fmt: skip
         return state.value
 
     def _keep(self, connection: Connection, item: Row[Any]) -> None:
@@ -184,7 +199,10 @@ class Notary:
                     connection, item, DeliveryState.SENT, reason=f"{UNCONFIRMED}: {reason}", transaction=None
                 )
             state = self._errands.follow(connection, errand)
-        log.warning("%s: sent, but %s by %s: %s", errand.study, UNCONFIRMED, errand.destination, reason)
+        log.warning(
+            "%s: sent, but %s by %s: %s", errand.study, UNCONFIRMED, errand.destination, reason,
+            extra=about(Event.RESULT_NOT_CONFIRMED, **errand.facts, reason=reason),
+        )  # fmt: skip
         return state.value
 
 

@@ -13,9 +13,10 @@ from sqlalchemy.engine import Connection, Row
 from medpipe.config import Config
 from medpipe.errors import Disposition, IntegrityError, MedpipeError, disposition
 from medpipe.identity import file_sha256
+from medpipe.logs import Event, about
 from medpipe.pacs import SendStatus, send
-from workers import audit, faults
-from workers.errands import Errand, Errands, Overtaken, reason_of
+from workers import audit, faults, trace
+from workers.errands import Errand, Errands, Overtaken, code_of, reason_of
 from workers.jobs import delay_after
 from workers.publish import outbox
 from workers.tables import DeliveryState, delivery
@@ -37,13 +38,14 @@ class Courier:
         try:
             return self._deliver(self._errands.begin("deliver", job_id, destination, generation, attempt))
         except Overtaken as why:
-            log.info("nothing sent: %s", why)
+            log.info("nothing sent: %s", why, extra=about(Event.RESULT_NOT_SENT, job=job_id))
             return "overtaken"
 
     def _deliver(self, errand: Errand) -> str:
         waiting = self._errands.of(errand, DeliveryState.WAITING)
         if not waiting:
             return self._sent(errand, [], ())
+        span = trace.open_span(errand.job_id, "send", peer=errand.destination, attempt=errand.attempt)
         try:
             peer = self._errands.peer(errand)
             files = [self._checked(item) for item in waiting]
@@ -51,8 +53,14 @@ class Courier:
             statuses = send(peer, files, calling_ae=self._config.listener.ae_title)
             faults.point("after_send")
         except (MedpipeError, OSError) as error:
+            span.close(error=code_of(error))
             return self._not_sent(errand, waiting, error)
-        log.info("%s: %d objects sent to %s", errand.study, len(statuses), errand.destination)
+        refused = sum(not status.is_stored for status in statuses)
+        span.close(error="PEER_REFUSED" if refused else None, number=len(statuses))
+        log.info(
+            "%s: %d objects sent to %s", errand.study, len(statuses), errand.destination,
+            extra=about(Event.RESULT_SENT, **errand.facts, number=len(statuses)),
+        )  # fmt: skip
         return self._sent(errand, waiting, statuses)
 
     def _checked(self, item: Row[Any]) -> Path:
@@ -111,5 +119,8 @@ class Courier:
             outcome = self._errands.follow(connection, errand)
             if again:
                 self._errands.deliver_later(connection, errand, attempt + 1, delay_after(attempt))
-        log.warning("%s: not sent to %s: %s", errand.study, errand.destination, reason)
+        log.warning(
+            "%s: not sent to %s: %s", errand.study, errand.destination, reason,
+            extra=about(Event.RESULT_NOT_SENT, **errand.facts, reason=reason),
+        )  # fmt: skip
         return outcome.value

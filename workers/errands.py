@@ -49,6 +49,16 @@ class Errand:
         """The study and the bundle, as the log names them."""
         return f"study {self.row.study_uid}: {self.row.bundle}"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the log says beside it."""
+        return {
+            "job": self.row.id,
+            "study": self.row.study_uid,
+            "bundle": self.row.bundle,
+            "peer": self.destination,
+        }
+
 
 class Errands:
     """Begins errands and keeps their rows."""
@@ -162,7 +172,11 @@ class Errands:
 
 def reason_of(error: MedpipeError | OSError) -> str:
     """An error as it stands in the table."""
-    return f"{error.code}: {error}" if isinstance(error, MedpipeError) else f"STORAGE: {error.strerror}"
+    return f"{code_of(error)}: {error if isinstance(error, MedpipeError) else error.strerror}"
+
+
+def code_of(error: MedpipeError | OSError) -> str:
+    return error.code if isinstance(error, MedpipeError) else "STORAGE"
 
 
 def _check_open(row: Row[Any], errand: Errand) -> None:

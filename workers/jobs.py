@@ -13,7 +13,8 @@ from sqlalchemy.engine import Row
 
 from medpipe.config import Config
 from medpipe.errors import Disposition, IntegrityError, MedpipeError, disposition
-from workers import faults, fence
+from medpipe.logs import Event, about
+from workers import faults, fence, trace
 from workers.database import is_away
 from workers.fence import LostClaim
 from workers.publish import outbox, publish
@@ -21,7 +22,7 @@ from workers.queue import JobQueue, job_workflow_id
 from workers.registry import Registry
 from workers.slots import Interrupted, Slots
 from workers.spool import Spool
-from workers.tables import FINAL, JobState
+from workers.tables import FINAL, JobState, instance
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,13 @@ class JobRunner:
         row = self._claim(job_id, generation, workflow_id, token)
         if row is None:
             return "nothing to do"
+        started = time.monotonic()
+        log.debug("study %s: claimed", row.study_uid, extra=about(Event.JOB_CLAIMED, **_facts(row)))
         faults.point("after_claim")
         scratch, out = attempt_folders(self._config, job_id, token)
+        span = trace.open_span(job_id, "job", **_facts(row), attempt=row.attempts, generation=generation)
+        state: JobState | None = None
+        code: str | None = "interrupted"
         try:
             self._clear_away(job_id)
             out.mkdir(parents=True)
@@ -73,18 +79,26 @@ class JobRunner:
                 seconds=self._config.worker.kill_stalled_after,
                 still_wanted=lambda: self._still_ours(workflow_id, token),
             )
+            span.steps(outcome["seconds"], len(outcome["images"]))
             faults.point("before_publish")
-            state = self._published(row, out, outcome, workflow_id, token)
+            with span.part("publish"):
+                state = self._published(row, out, outcome, workflow_id, token)
+            code = None
             faults.point("after_publish")
         except Interrupted:
             self._give_back(row, workflow_id, token)
             raise
         except Exception as error:
+            code = error.code if isinstance(error, MedpipeError) else type(error).__name__
             state = self._failed(row, generation, attempt, error, workflow_id, token)
         finally:
+            span.close(error=code, state=state and state.value)
             shutil.rmtree(scratch, ignore_errors=True)
             shutil.rmtree(out, ignore_errors=True)
-        log.info("study %s: %s: %s", row.study_uid, row.bundle, state.value)
+        log.info(
+            "study %s: %s: %s", row.study_uid, row.bundle, state.value,
+            extra=about(Event.JOB_ENDED, **_facts(row), state=state.value, seconds=_since(started)),
+        )  # fmt: skip
         return state.value
 
     def _clear_away(self, job_id: str) -> None:
@@ -107,7 +121,11 @@ class JobRunner:
             except sa.exc.SQLAlchemyError as error:
                 if not is_away(error) or self._slots.is_closing:
                     raise
-                log.warning("study %s: the database does not answer; the results wait for it", row.study_uid)
+                log.warning(
+                    "study %s: the database does not answer; the results wait for it",
+                    row.study_uid,
+                    extra=about(Event.DATABASE_AWAY, **_facts(row)),
+                )
                 time.sleep(pause)
                 pause = min(pause * 1.5, 15.0)
 
@@ -120,7 +138,12 @@ class JobRunner:
                     connection, row.id, JobState.QUEUED, attempts=max(0, row.attempts - 1), step=""
                 )
         except (sa.exc.SQLAlchemyError, MedpipeError) as error:
-            log.warning("study %s: not given back (%s)", row.study_uid, type(error).__name__)
+            log.warning(
+                "study %s: not given back (%s)",
+                row.study_uid,
+                type(error).__name__,
+                extra=about(Event.DATABASE_AWAY, **_facts(row)),
+            )
 
     def _claim(self, job_id: str, generation: int, workflow_id: str, token: str) -> Row[Any] | None:
         """Marks the job as running; None where this attempt's work is already published, cancelled or given up.
@@ -138,11 +161,16 @@ class JobRunner:
                     row.reason or f"given up after {row.attempts} attempts: each one ended without a word"
                 )
                 self._registry.move(connection, job_id, JobState.FAILED, reason=reason, step="")
-                log.error("study %s: %s: %s", row.study_uid, row.bundle, reason)
+                log.error(
+                    "study %s: %s: %s", row.study_uid, row.bundle, reason,
+                    extra=about(Event.JOB_GIVEN_UP, **_facts(row)),
+                )  # fmt: skip
                 return None
             self._registry.move(
                 connection, job_id, JobState.RUNNING, attempts=row.attempts + 1, step="process", reason=None
             )
+            if trace.is_on():
+                _trace_the_wait(connection, row)
             return self._registry.job(job_id, connection)
 
     def _request(self, row: Row[Any], out: Path, scratch: Path) -> dict[str, Any]:
@@ -153,6 +181,7 @@ class JobRunner:
                     f"instance {path.stem} of the job is no longer in the spool; send the study again"
                 )
         return {
+            "job": row.id,
             "paths": [str(p) for p in paths],
             "bundle": row.bundle,
             "out": str(out),
@@ -168,7 +197,7 @@ class JobRunner:
         except sa.exc.SQLAlchemyError as error:
             if not is_away(error):
                 raise
-            log.warning("the database does not answer; the step goes on")
+            log.warning("the database does not answer; the step goes on", extra=about(Event.DATABASE_AWAY))
 
     def _failed(
         self, row: Row[Any], generation: int, attempt: int, error: Exception, workflow_id: str, token: str
@@ -179,7 +208,9 @@ class JobRunner:
         outcome = disposition(error)
         reason = f"{error.code}: {error}" if isinstance(error, MedpipeError) else f"{type(error).__name__}"
         if not isinstance(error, MedpipeError):
-            log.exception("study %s: %s", row.study_uid, reason)
+            log.exception(
+                "study %s: %s", row.study_uid, reason, extra=about(Event.PROCESS_STUMBLED, **_facts(row))
+            )
         attempts = row.attempts
         with self._registry.begin() as connection:
             fence.check(connection, workflow_id, token)
@@ -196,5 +227,31 @@ class JobRunner:
             else:
                 state = JobState.FAILED
             self._registry.move(connection, row.id, state, reason=reason, step="")
-        log.warning("study %s: %s: attempt %d: %s", row.study_uid, row.bundle, attempts, reason)
+        log.warning(
+            "study %s: %s: attempt %d: %s", row.study_uid, row.bundle, attempts, reason,
+            extra=about(Event.JOB_ATTEMPT_FAILED, **_facts(row), attempt=attempts, reason=reason, state=state.value),
+        )  # fmt: skip
         return state
+
+
+def _trace_the_wait(connection: sa.Connection, row: Row[Any]) -> None:
+    """What came before the claim of a job: known from its row, so that whoever plans one need not trace."""
+    now = time.time()
+    if row.attempts == 0 and row.generation == 1:
+        first = connection.execute(
+            sa.select(sa.func.min(instance.c.received_at)).where(instance.c.file.in_(row.instances))
+        ).scalar()
+        first = row.received_at if first is None else first
+        trace.root(row.id, first, now, **_facts(row))
+        trace.span(row.id, "received", first, row.received_at, instances=len(row.instances))
+        trace.span(row.id, "settled", row.received_at, row.created_at)
+    trace.span(row.id, "claim", row.updated_at, now, attempt=row.attempts + 1, generation=row.generation)
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)
+
+
+def _facts(row: Row[Any]) -> dict[str, Any]:
+    """What the log says of a job."""
+    return {"job": row.id, "study": row.study_uid, "bundle": row.bundle}

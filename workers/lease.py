@@ -20,6 +20,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from dbos import DBOS
 
+from medpipe.logs import Event, about
 from workers.database import clock
 from workers.queue import bring_forward, claimed_workflows, put_back, status_table
 from workers.registry import Registry
@@ -66,7 +67,9 @@ class Lease:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._lock), path.stat()):
                     return
-            log.warning("our lock file was gone; a new one says that we are alive")
+            log.warning(
+                "our lock file was gone; a new one says that we are alive", extra=about(Event.PROCESS_NOTE)
+            )
             os.close(self._lock)
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -91,7 +94,9 @@ class Lease:
                     put_back(connection, self.executor_id, workflow_id)
                 connection.execute(sa.delete(executor).where(executor.c.executor_id == self.executor_id))
         except sa.exc.DBAPIError:
-            log.warning("the database is away; our lease runs out by itself")
+            log.warning(
+                "the database is away; our lease runs out by itself", extra=about(Event.DATABASE_AWAY)
+            )
         if self._lock is not None:
             self._path(self.executor_id).unlink(missing_ok=True)
             os.close(self._lock)
@@ -181,7 +186,10 @@ class Lease:
         handles = DBOS._recover_pending_workflows(dead)
         ids = [handle.workflow_id for handle in handles]
         if ids:
-            log.warning("took over %d workflows of %d dead workers", len(ids), len(dead))
+            log.warning(
+                "took over %d workflows of %d dead workers", len(ids), len(dead),
+                extra=about(Event.WORK_TAKEN_OVER, number=len(ids)),
+            )  # fmt: skip
         with self._registry.begin() as connection:
             for workflow_id in ids:
                 bring_forward(connection, workflow_id)
@@ -198,6 +206,10 @@ def _repeat(work: Callable[[], None], every: float, stop: threading.Event) -> No
         try:
             work()
         except sa.exc.DBAPIError as error:
-            log.warning("lease: the database does not answer (%s)", type(error.orig).__name__)
+            log.warning(
+                "lease: the database does not answer (%s)",
+                type(error.orig).__name__,
+                extra=about(Event.DATABASE_AWAY),
+            )
         except Exception:
-            log.exception("lease: tried again")
+            log.exception("lease: tried again", extra=about(Event.PROCESS_STUMBLED))

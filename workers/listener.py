@@ -19,6 +19,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from medpipe.config import Config
 from medpipe.errors import IntegrityError, StorageError
 from medpipe.identity import resembles_uid
+from medpipe.logs import Event, about
 from medpipe.pacs import add_commitment_context, parse_commitment_report
 from workers.acceptor import Acceptor
 from workers.audit import Notices, active
@@ -76,7 +77,9 @@ class Listener:
     def __enter__(self) -> Listener:
         linked = self._spool.repair()
         if linked:
-            log.info("%d instances are offered to the registry again", linked)
+            log.info(
+                "%d instances are offered to the registry again", linked, extra=about(Event.PROCESS_NOTE)
+            )
         listener = self._config.listener
         if listener.processes > 1:
             self._place = SharedPort(self._root, listener.host, listener.port, listener.processes)
@@ -87,7 +90,10 @@ class Listener:
         self._acceptor.__enter__()
         self.port = self._acceptor.server_address[1]
         spoken = "DICOM over TLS" if self._tls is not None else "DICOM"
-        log.info("%s listens on %s:%d (%s)", listener.ae_title, listener.host, self.port, spoken)
+        log.info(
+            "%s listens on %s:%d (%s)", listener.ae_title, listener.host, self.port, spoken,
+            extra=about(Event.PROCESS_READY),
+        )  # fmt: skip
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -158,10 +164,18 @@ class Listener:
         try:
             return self._take(association, request, request.file, received_at)
         except OSError as error:
-            log.error("an instance could not be stored: %s", error.strerror or "input/output error")
+            log.error(
+                "an instance could not be stored: %s",
+                error.strerror or "input/output error",
+                extra=about(Event.INSTANCE_NOT_STORED),
+            )
             return OUT_OF_RESOURCES
         except Exception as error:
-            log.exception("an instance could not be stored: %s", type(error).__name__)
+            log.exception(
+                "an instance could not be stored: %s",
+                type(error).__name__,
+                extra=about(Event.INSTANCE_NOT_STORED),
+            )
             return PROCESSING_FAILURE
 
     def _take(
@@ -174,7 +188,9 @@ class Listener:
         site = self._config.site
         if shutil.disk_usage(site.root).free < site.minimum_free:
             log.error(
-                "less than %d bytes free on the spool's disk: instances are not accepted", site.minimum_free
+                "less than %d bytes free on the spool's disk: instances are not accepted",
+                site.minimum_free,
+                extra=about(Event.DISK_FULL),
             )
             return OUT_OF_RESOURCES
         identity, unreadable = Identity(), None
@@ -204,9 +220,15 @@ class Listener:
         received.close()
         sidecar, new = self._spool.receive(received.path, arrival, received_at, content=received.digest)
         if new and sidecar.aside:
-            log.warning("instance %s came again with other content: kept aside", sidecar.file)
+            log.warning(
+                "instance %s came again with other content: kept aside", sidecar.file,
+                extra=about(Event.INSTANCE_ASIDE, file=sidecar.file, study=sidecar.study_uid),
+            )  # fmt: skip
         if new and unreadable:
-            log.warning("instance %s is kept but not processed: %s", sidecar.file, unreadable)
+            log.warning(
+                "instance %s is kept but not processed: %s", sidecar.file, unreadable,
+                extra=about(Event.INSTANCE_UNREADABLE, file=sidecar.file),
+            )  # fmt: skip
         return SUCCESS
 
     # --- storage commitment ----------------------------------------------------------------------------------------
@@ -216,7 +238,9 @@ class Listener:
         try:
             keep_report(self._root, parse_commitment_report(event.event_information))
         except (IntegrityError, OSError) as error:
-            log.error("a storage commitment report was not taken: %s", error)
+            log.error(
+                "a storage commitment report was not taken: %s", error, extra=about(Event.REPORT_NOT_TAKEN)
+            )
             return PROCESSING_FAILURE, None
         return SUCCESS, None
 

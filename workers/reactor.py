@@ -20,6 +20,7 @@ from pynetdicom.dimse_primitives import C_ECHO, N_EVENT_REPORT
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 
+from medpipe.logs import Event, about
 from workers import command_set
 from workers.dimse import Dimse, StoreRequest
 from workers.wire_guard import GuardedSocket, HandshakeFault, Limits, WireFault
@@ -109,7 +110,11 @@ class AcceptedAssociation(Association):
         elif dul.artim_timer.expired:
             dul.event_queue.put("Evt18")
         elif self.is_established and dul.idle_timer_expired():
-            log.info("an association from %s was idle for too long", self._address)
+            log.info(
+                "an association from %s was idle for too long",
+                self._address,
+                extra=about(Event.CONNECTION_BROKEN, address=self._address),
+            )
             self.abort()
 
     def _decode(self, pdu: bytearray) -> None:
@@ -159,7 +164,10 @@ class AcceptedAssociation(Association):
 
     def _break_off(self, reason: str) -> None:
         """An A-ABORT past the state machine, which may be part of the trouble."""
-        log.warning("the connection from %s was broken off: %s", self._address, reason)
+        log.warning(
+            "the connection from %s was broken off: %s", self._address, reason,
+            extra=about(Event.CONNECTION_BROKEN, address=self._address, reason=reason),
+        )  # fmt: skip
         abort = A_ABORT_RQ()
         abort.source, abort.reason_diagnostic = 0x02, 0x00
         self._wire.send(abort.encode())

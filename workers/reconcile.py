@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from medpipe.config import Config
 from medpipe.errors import IntegrityError, MedpipeError, PeerRefused, StorageError, UsageError
+from medpipe.logs import Event, about
 from medpipe.pacs.orthanc import Orthanc, StoredSeries
 from workers.database import is_away
 from workers.durable import write_json
@@ -100,7 +101,10 @@ class Reconciler:
                     still[key] = waiting[key] + 1
             self._keep(Place(since, still))
         if arrived:
-            log.info("%s: %d instances came that had been missed", self._name, arrived)
+            log.info(
+                "%s: %d instances came that had been missed", self._name, arrived,
+                extra=about(Event.PEER_RECONCILED, peer=self._name, number=arrived),
+            )  # fmt: skip
         return Reconciled(len(wanted), arrived, len(still))
 
     def _check_room(self) -> None:
@@ -115,7 +119,10 @@ class Reconciler:
         try:
             self._orthanc.send(ids)
         except PeerRefused as error:
-            log.warning("%s: series %s: %s", self._name, series.series_uid, error)
+            log.warning(
+                "%s: series %s: %s", self._name, series.series_uid, error,
+                extra=about(Event.PEER_NOT_RECONCILED, peer=self._name, series=series.series_uid),
+            )  # fmt: skip
         return len(self._missing(series))
 
     def _is_hopeless(self, series: StoredSeries, missing: int, tries: int) -> bool:
@@ -124,6 +131,7 @@ class Reconciler:
         log.error(
             "%s: %d instances of series %s were sent %d times and not taken; see the listener's log, then"
             " `medpipe reprocess %s`", self._name, missing, series.series_uid, tries, series.study_uid,
+            extra=about(Event.PEER_NOT_RECONCILED, peer=self._name, study=series.study_uid, number=missing),
         )  # fmt: skip
         return True
 
@@ -145,7 +153,10 @@ class Reconciler:
         if from_start:
             return Place(0)
         if not self._file.exists():
-            log.info("%s: reconciled from now on (its change %d)", self._name, last)
+            log.info(
+                "%s: reconciled from now on (its change %d)", self._name, last,
+                extra=about(Event.PEER_RECONCILED, peer=self._name),
+            )  # fmt: skip
             return Place(last)
         try:
             kept = json.loads(self._file.read_text(encoding="utf-8"))
@@ -158,7 +169,7 @@ class Reconciler:
             log.warning(
                 "%s: its changes begin anew (%d after our %d): another Orthanc, or one restored from a backup;"
                 " what it got meanwhile is asked for by `medpipe reconcile --from-start`",
-                self._name, last, place.since,
+                self._name, last, place.since, extra=about(Event.PEER_NOT_RECONCILED, peer=self._name),
             )  # fmt: skip
             return Place(last, place.waiting)
         return place
@@ -208,11 +219,14 @@ def _follow(config: Config, name: str, registry: Registry, stop: threading.Event
             said = ""
         except MedpipeError as error:
             if str(error) != said:  # an Orthanc that is away all night is told once
-                log.warning("%s: %s", name, error)
+                log.warning("%s: %s", name, error, extra=about(Event.PEER_AWAY, peer=name))
             said = str(error)
         except Exception as error:
             if is_away(error):
-                log.warning("%s: the database is away; waiting", name)
+                log.warning("%s: the database is away; waiting", name, extra=about(Event.DATABASE_AWAY))
             else:
-                log.exception("%s: reconciling failed; tried again later", name)
+                log.exception(
+                    "%s: reconciling failed; tried again later", name,
+                    extra=about(Event.PROCESS_STUMBLED, peer=name),
+                )  # fmt: skip
         stop.wait(rest.every if rest else 60)

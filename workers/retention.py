@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from medpipe.config import Config
+from medpipe.logs import Event, about
 from workers import audit, faults
 from workers.database import is_away
 from workers.publish import outbox
@@ -52,9 +53,13 @@ class Janitor:
                 self.round(stop)
             except Exception as error:
                 if is_away(error):
-                    log.warning("the database is away; nothing is removed meanwhile")
+                    log.warning(
+                        "the database is away; nothing is removed meanwhile", extra=about(Event.DATABASE_AWAY)
+                    )
                 else:
-                    log.exception("removing old files failed; it is tried again")
+                    log.exception(
+                        "removing old files failed; it is tried again", extra=about(Event.PROCESS_STUMBLED)
+                    )
 
     def round(self, stop: threading.Event | None = None) -> list[str]:
         """Removes all that is due now; returns the studies that it has finished with."""
@@ -67,7 +72,10 @@ class Janitor:
             if not stop.is_set() and self.mark(study_uid, before):
                 done += self._finish(study_uid, stop)
         if done:
-            log.info("removed the files of %d studies that are over (site.keep_days)", len(done))
+            log.info(
+                "removed the files of %d studies that are over (site.keep_days)", len(done),
+                extra=about(Event.FILES_REMOVED, number=len(done)),
+            )  # fmt: skip
         return done
 
     def mark(self, study_uid: str, before: float) -> bool:

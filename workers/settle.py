@@ -19,6 +19,7 @@ from medpipe.bundle import find_bundle
 from medpipe.config import Config, Rule
 from medpipe.dicom import GuardedReader, InstanceHeader
 from medpipe.errors import MedpipeError, ReasonCode
+from medpipe.logs import Event, about
 from medpipe.pacs import count_instances
 from medpipe.routing import facts_of, route
 from workers.registry import ROUTINE, STAT, Enqueue, JobPlan, Registry, StudyRow, content_digest
@@ -59,14 +60,18 @@ class Steward:
             try:
                 self.tick()
                 if away:
-                    log.info("the database is back")
+                    log.info("the database is back", extra=about(Event.DATABASE_BACK))
                 away = False
             except sa.exc.DBAPIError as error:
                 if not away:
-                    log.error("the database does not answer (%s); waiting for it", type(error.orig).__name__)
+                    log.error(
+                        "the database does not answer (%s); waiting for it",
+                        type(error.orig).__name__,
+                        extra=about(Event.DATABASE_AWAY),
+                    )
                 away = True
             except Exception:
-                log.exception("settling stumbled; it is tried again")
+                log.exception("settling stumbled; it is tried again", extra=about(Event.PROCESS_STUMBLED))
             stop.wait(every)
 
     def tick(self) -> list[str]:
@@ -88,7 +93,10 @@ class Steward:
         try:
             plans = self._plans(study)
         except MedpipeError as error:
-            log.error("study %s cannot be settled: %s", study.study_uid, error)
+            log.error(
+                "study %s cannot be settled: %s", study.study_uid, error,
+                extra=about(Event.STUDY_NOT_SETTLED, study=study.study_uid, reason=error.code),
+            )  # fmt: skip
             plans = [self._idle_plan(study, "", JobState.FAILED, f"{error.code}: {error}")]
         jobs = self._registry.settle(study, plans, self._enqueue)
         for plan in plans:
@@ -98,6 +106,7 @@ class Steward:
                     study.study_uid,
                     plan.bundle or "no bundle",
                     plan.reason or plan.state.value,
+                    extra=about(Event.STUDY_SETTLED, study=study.study_uid, job=plan.id, bundle=plan.bundle),
                 )
         return jobs
 

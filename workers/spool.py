@@ -23,6 +23,7 @@ from pathlib import Path
 
 from medpipe.errors import IntegrityError
 from medpipe.identity import digest
+from medpipe.logs import Event, about
 from workers.durable import json_text, sync_files, sync_folder
 
 log = logging.getLogger(__name__)
@@ -159,8 +160,17 @@ class Spool:
             except FileNotFoundError:
                 continue
             except IntegrityError as error:  # it stays where it is; its neighbours do not wait for it
-                log.error("%s", error)
+                log.error("%s", error, extra=about(Event.INSTANCE_UNREADABLE))
         return found
+
+    def oldest_arrival(self) -> float | None:
+        """When the oldest instance came that the registry does not know yet (seconds since 1970)."""
+        times: list[float] = []
+        with os.scandir(self._arrivals) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    times.append(entry.stat().st_mtime)
+        return min(times, default=None)
 
     def registered(self, sidecar: Sidecar) -> None:
         """Says that the registry holds the instance durably."""

@@ -1,5 +1,5 @@
 """`serve`: a small parent of the commands that systemd or compose would start on one machine: `listen`, `work`, and
-where they are set up `reconcile` (an Orthanc's REST interface is known) and `review`.
+where they are set up `reconcile` (an Orthanc's REST interface is known), `review` and `watch` (alerts tell somebody).
 
 A child that dies is started again, later and later when it dies again and again. The parent holds no state.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medpipe.config import Config
+from medpipe.logs import Event, about
 from workers.work import prepare
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ def run_supervisor(config: Config, config_file: Path, stop: threading.Event | No
         charges.append(Charge("reconcile", options=("--follow",)))
     if config.review is not None:
         charges.append(Charge("review"))
+    if config.alerts.tells_somebody:
+        charges.append(Charge("watch"))
     try:
         while not stop.is_set():
             for charge in charges:
@@ -71,7 +74,10 @@ def _look_after(charge: Charge, config_file: Path) -> None:
         charge.pause = 0.5 if lasted > _STEADY_SECONDS else min(charge.pause * 2, _LONGEST_PAUSE)
         charge.not_before = time.monotonic() + charge.pause
         charge.process = None
-        log.error("%s ended (status %d); started again in %.1f s", charge.name, code, charge.pause)
+        log.error(
+            "%s ended (status %d); started again in %.1f s", charge.name, code, charge.pause,
+            extra=about(Event.PROCESS_ENDED, process=charge.name, status=code),
+        )  # fmt: skip
     if time.monotonic() >= charge.not_before:
         charge.started = time.monotonic()
         charge.process = subprocess.Popen([*_command(charge.name, config_file), *charge.options])

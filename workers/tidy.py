@@ -10,6 +10,7 @@ import time
 import sqlalchemy as sa
 
 from medpipe.config import Config
+from medpipe.logs import Event, about
 from workers.jobs import attempt_folders
 from workers.queue import job_of, status_table
 from workers.registry import Registry
@@ -42,7 +43,11 @@ def tidy(config: Config, registry: Registry) -> int:
             report.unlink(missing_ok=True)
             removed += 1
     if removed:
-        log.info("removed %d left-overs of ended processes", removed)
+        log.info(
+            "removed %d left-overs of ended processes",
+            removed,
+            extra=about(Event.FILES_REMOVED, number=removed),
+        )
     return removed
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 
 import sqlalchemy as sa
 
+from medpipe.logs import Event, about
 from workers.queue import claimed_workflows, job_of, open_workflows, put_back
 from workers.registry import Registry
 from workers.tables import JobState, job
@@ -44,7 +45,9 @@ class Watchdog:
             self.put_back_forgotten(now)
             self.give_up_forsaken(now)
         except sa.exc.SQLAlchemyError as error:
-            log.warning("the watchdog looks again later (%s)", type(error).__name__)
+            log.warning(
+                "the watchdog looks again later (%s)", type(error).__name__, extra=about(Event.DATABASE_AWAY)
+            )
 
     def put_back_forgotten(self, now: float) -> list[str]:
         """Puts this worker's own claims back that it has not been running for half a minute; returns their ids."""
@@ -56,7 +59,11 @@ class Watchdog:
         for workflow_id in forgotten:
             with self._registry.begin() as connection:
                 put_back(connection, self._executor_id, workflow_id)
-            log.warning("%s was claimed but not running: put back on the queue", workflow_id)
+            log.warning(
+                "%s was claimed but not running: put back on the queue",
+                workflow_id,
+                extra=about(Event.JOB_PUT_BACK, job=job_of(workflow_id)),
+            )
             del self._idle[workflow_id]
         return forgotten
 
@@ -78,6 +85,6 @@ class Watchdog:
                 if self._registry.job(job_id, connection).updated_at != updated_at:
                     continue
                 self._registry.move(connection, job_id, JobState.FAILED, reason=REASON, step="")
-            log.error("job %s: %s", job_id, REASON)
+            log.error("job %s: %s", job_id, REASON, extra=about(Event.JOB_GIVEN_UP, job=job_id))
             given_up.append(job_id)
         return given_up

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
+from medpipe.logs import Event, about
 from medpipe.tls import trouble
 
 log = logging.getLogger(__name__)
@@ -235,5 +236,6 @@ class Door:
                 "no room for more connections (%d turned away, the last from %s); see listener.maximum_connections",
                 self._turned_away,
                 address,
+                extra=about(Event.CONNECTION_REFUSED, number=self._turned_away, address=address),
             )
             self._said, self._turned_away = time.monotonic(), 0

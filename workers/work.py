@@ -14,7 +14,9 @@ from typing import Any
 from dbos import DBOS, DBOSPortableJSONSerializer
 
 from medpipe.config import Config
+from medpipe.logs import Event, about, concerning
 from medpipe.routing import check_rules
+from workers import trace
 from workers.audit import active
 from workers.audit.repository import Clerk
 from workers.confirm import Notary
@@ -84,7 +86,7 @@ class Worker:
         clerk = threading.Thread(target=self._keep_trail, name="clerk", daemon=True)
         clerk.start()
         tidy(self.config, self.registry)
-        log.info("worker %s is ready", self.lease.executor_id)
+        log.info("worker %s is ready", self.lease.executor_id, extra=about(Event.PROCESS_READY))
         idle = 0
         try:
             while not self.stop.wait(_POLL_SECONDS / 2):
@@ -100,7 +102,7 @@ class Worker:
 
     def _end(self, threads: Sequence[threading.Thread], ended: threading.Event) -> None:
         """Claims nothing more, lets running steps finish for a short time, gives the rest back."""
-        log.info("worker %s stops", self.lease.executor_id)
+        log.info("worker %s stops", self.lease.executor_id, extra=about(Event.PROCESS_STOPS))
         last_call = threading.Timer(_GRACE_SECONDS, self.slots.close)
         last_call.start()
         DBOS.destroy(workflow_completion_timeout_sec=_GRACE_SECONDS + 3)
@@ -183,15 +185,15 @@ class Worker:
             return self._notary.confirm(job_id, destination, generation, attempt)
 
         def job(job_id: str, generation: int, attempt: int) -> str:
-            with _Marked(self._in_flight):
+            with concerning(job=job_id), _Marked(self._in_flight):
                 return process(job_id, generation, attempt)
 
         def deliver(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            with _Marked(self._in_flight):
+            with concerning(job=job_id), _Marked(self._in_flight):
                 return send(job_id, destination, generation, attempt)
 
         def confirm(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            with _Marked(self._in_flight):
+            with concerning(job=job_id), _Marked(self._in_flight):
                 return ask(job_id, destination, generation, attempt)
 
         for workflow in (job, deliver, confirm):
@@ -215,6 +217,7 @@ class _Marked:
 def run_worker(config: Config, *, stop: threading.Event | None = None, until_idle: bool = False) -> None:
     """Runs a worker in this process until SIGTERM, SIGINT or `stop`."""
     prepare(config)
+    trace.begin()
     with active(config.site.root, "work"):
         _run(Worker(config), stop, until_idle)
 
@@ -226,7 +229,10 @@ def _run(worker: Worker, stop: threading.Event | None, until_idle: bool) -> None
         ask = _Asked(worker.stop)
         signal.signal(signal.SIGTERM, ask)
         signal.signal(signal.SIGINT, ask)
-    worker.run(until_idle)
+    try:
+        worker.run(until_idle)
+    finally:
+        trace.end()
 
 
 class _Asked:

@@ -8,5 +8,7 @@ import sys
 def main() -> None:
     """Entry point of the `medpipe` command; exit codes are those of docs/commands.md."""
     from medpipe.cli.app import run
+    from medpipe.logs import catch_all
 
+    catch_all()
     sys.exit(run(sys.argv[1:]))

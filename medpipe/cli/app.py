@@ -15,8 +15,11 @@ import typer
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from medpipe import __version__
-from medpipe.config import Config, find_config, load_config
+from medpipe.config import Config, Logs, find_config, load_config
 from medpipe.errors import MedpipeError, UsageError
+from medpipe.logs import Event, about, begin
+
+log = logging.getLogger(__name__)
 
 _ClickException: type[Any] = typer.BadParameter.__mro__[
     2
@@ -43,6 +46,7 @@ class Invocation:
 
     config_file: Path | None = None
     verbose: bool = False
+    serving: bool = False
 
     def config_path(self) -> Path | None:
         return find_config(self.config_file)
@@ -58,6 +62,13 @@ class Invocation:
                 "no settings found: write a medpipe.toml (see deploy/medpipe.example.toml) or name one with --config"
             )
         return load_config(path), path
+
+    def service(self, role: str) -> tuple[Config, Path]:
+        """The same for a process that runs on: from now on it writes its log as the settings say."""
+        config, path = self.site_config()
+        begin(role, config.logs, verbose=self.verbose)
+        self.serving = True
+        return config, path
 
 
 invocation = Invocation()
@@ -86,26 +97,14 @@ def _global(
 ) -> None:
     invocation.config_file = config
     invocation.verbose = verbose
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    _quieten(verbose)
-
-
-def _quieten(verbose: bool) -> None:
-    """Libraries keep their own counsel: pydicom's warnings quote values, and pynetdicom says our errors twice."""
-    levels = {"pynetdicom": logging.CRITICAL, "pydicom": logging.ERROR, "highdicom": logging.ERROR}
-    for name in ("PIL", "dbos", "sqlalchemy", "alembic", "matplotlib", "httpx2", "httpcore2", "uvicorn"):
-        levels[name] = logging.WARNING
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(logging.INFO if verbose and name != "pydicom" else level)
+    begin(
+        "medpipe", Logs(format="text", uids="plain"), verbose=verbose
+    )  # a person's command, about what it names
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code. Every expected error is one line on stderr."""
-    invocation.config_file, invocation.verbose = None, "--verbose" in arguments
+    invocation.config_file, invocation.verbose, invocation.serving = None, "--verbose" in arguments, False
     load_commands()
     try:
         outcome = app(list(arguments), prog_name="medpipe", standalone_mode=False)
@@ -157,6 +156,9 @@ def _first_line(error: BaseException | None) -> str:
 
 
 def _complain(error: BaseException, code: str, sentence: str) -> None:
+    if invocation.serving:
+        log.critical("%s: %s", code, sentence, exc_info=error, extra=about(Event.COMMAND_FAILED, code=code))
+        return
     if invocation.verbose:
         traceback.print_exception(error)
     for line in sentence.splitlines() or [""]:

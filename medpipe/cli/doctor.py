@@ -15,12 +15,16 @@ from medpipe.errors import ConfigError
 @app.command()
 def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Leave out the networks' golden cases.")] = False,
+    send_test_alert: Annotated[
+        bool, typer.Option("--send-test-alert", help="Try the webhooks and the mail server of [alerts].")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All checks as one JSON list.")] = False,
 ) -> None:
     """Look at everything a site needs, and say what to do.
 
-    Settings, disk, memory, database, listener, peers, GPU, bundles; one line each, nothing is changed. Exit code 0: all
-    well (notes may remain); 1: something is wrong; 2: the settings are; 4: a peer or the database does not answer.
+    Settings, disk, memory, database, listener, peers, alerts, GPU, bundles; one line each, nothing is changed. Exit
+    code 0: all well (notes may remain); 1: something is wrong; 2: the settings are; 4: a peer or the database does not
+    answer.
     """
     from workers.selftest import Check, State, check_site, exit_code
 
@@ -35,7 +39,7 @@ def doctor(
     try:
         config, path = invocation.site_config()
         say(Check("settings", State.OK, str(path)))
-        for check in check_site(config, quick=quick):
+        for check in check_site(config, quick=quick, send_test_alert=send_test_alert):
             say(check)
         code = exit_code(checks)
     except ConfigError as error:

@@ -27,12 +27,12 @@ def status(
     """Show the jobs, and why something was refused."""
     from workers.settle import register_arrivals
     from workers.spool import Spool
-    from workers.status import status_rows
+    from workers.status import status_rows, study_named
 
     with _registry() as (config, registry, _):
         spool = Spool(config.site.root)
         register_arrivals(spool, registry)
-        rows = status_rows(registry, study)
+        rows = status_rows(registry, study_named(registry, study) if study is not None else None)
         odd = registry.odd_instances() if study is None else []
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))

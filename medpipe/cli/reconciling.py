@@ -34,7 +34,7 @@ def reconcile(
     from workers.registry import Registry
     from workers.work import prepare
 
-    config, _ = invocation.site_config()
+    config, _ = invocation.service("reconcile") if follow else invocation.site_config()
     names = peers or _with_orthanc(config)
     prepare(config)
     if follow:

@@ -1,7 +1,9 @@
-"""Set-up and the processes: init, config show, serve, listen, work, review."""
+"""Set-up and the processes: init, config show, serve, listen, work, review, watch."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -53,11 +55,11 @@ def serve() -> None:
     """Run listener, worker and review until Ctrl-C.
 
     All processes of one machine under one small parent, which starts them again when they die; the review where
-    the settings have a section [review].
+    the settings have a section [review], the watch where [alerts] names somebody to tell.
     """
     from workers.supervisor import run_supervisor
 
-    config, path = invocation.site_config()
+    config, path = invocation.service("supervisor")
     code = run_supervisor(config, path)
     if code:
         raise typer.Exit(code)
@@ -68,7 +70,7 @@ def listen() -> None:
     """Run the DICOM listener."""
     from workers.listener import run_listener
 
-    run_listener(invocation.site_config()[0])
+    run_listener(invocation.service("listener")[0])
 
 
 @app.command()
@@ -81,7 +83,7 @@ def work(
     """
     from workers.work import run_worker
 
-    run_worker(invocation.site_config()[0], until_idle=until_idle)
+    run_worker(invocation.service("worker")[0], until_idle=until_idle)
 
 
 @app.command()
@@ -92,7 +94,22 @@ def review() -> None:
     """
     from medpipe.review.server import run_review
 
-    run_review(invocation.site_config()[0])
+    run_review(invocation.service("review")[0])
+
+
+@app.command()
+def watch() -> None:
+    """Tell a person when the line needs one.
+
+    Queue, disk, peers, failed jobs, certificates: by webhook or e-mail, as [alerts] in the settings says.
+    """
+    from workers.alerts import run_watch
+
+    config, _ = invocation.service("watch")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_watch(config, stop)
 
 
 @app.command("fetch-viewer")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from medpipe.config.audit import Audit
 from medpipe.config.network import Listener, ListenerTls, OrthancRest, Peer, PeerTls
 from medpipe.config.processing import Reading, Results, Site, Worker
+from medpipe.config.reporting import Alerts, Logs, Mail, Webhook
 from medpipe.config.review import Review
 from medpipe.config.rules import Rule
 from medpipe.config.values import Section
@@ -31,7 +32,7 @@ def describe(error: ValidationError) -> list[str]:
     return list(lines.values())
 
 
-_SECRET = {"users", "dicomweb", "review"}
+_SECRET = {"users", "dicomweb", "review", "webhook"}
 """What is given under these keys is not repeated in messages: it may hold a password or its hash."""
 _LOGIN = re.compile(r"//\S*@")
 _UNION_TAGS = {"str", "int", "float", "bool", "list[union[str,int,float,bool]]", "Range", "Matches"}
@@ -43,6 +44,8 @@ _SECTIONS: dict[str, type[Section]] = {
     "results": Results,
     "review": Review,
     "audit": Audit,
+    "logs": Logs,
+    "alerts": Alerts,
     "peers": Peer,
     "rules": Rule,
 }
@@ -51,6 +54,8 @@ _TABLES: dict[tuple[str, str], type[Section]] = {
     ("audit", "tls"): PeerTls,
     ("peers", "tls"): PeerTls,
     ("peers", "orthanc"): OrthancRest,
+    ("alerts", "webhook"): Webhook,
+    ("alerts", "mail"): Mail,
 }
 """Tables within them, by the last part of their place."""
 

@@ -81,6 +81,16 @@ def secrets_of(settings: Section, place: str = "") -> Iterator[tuple[str, Sectio
             yield place, settings, key
 
 
+def files_of(settings: Section, *keys: str, place: str = "") -> Iterator[tuple[str, Path]]:
+    """Every file that is set under one of these keys (certificate, ca, private_key, ...), in any table: place, path."""
+    for name, value in _tables(settings):
+        yield from files_of(value, *keys, place=f"{place}.{name}" if place else name)
+    for key in keys:
+        path = getattr(settings, key, None)
+        if isinstance(path, Path):
+            yield f"{place}.{key}", path
+
+
 def is_open_to_others(path: Path) -> bool:
     """Whether others than owner and group may read a file, or others than the owner may write it."""
     return not path.resolve().is_relative_to(MOUNTED) and bool(path.stat().st_mode & 0o026)

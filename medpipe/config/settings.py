@@ -16,6 +16,7 @@ from medpipe.config.audit import Audit
 from medpipe.config.faults import describe
 from medpipe.config.network import Listener, Peer
 from medpipe.config.processing import Reading, Results, Site, Worker
+from medpipe.config.reporting import Alerts, Logs
 from medpipe.config.review import Review
 from medpipe.config.rules import Rule
 from medpipe.config.values import Name, Section
@@ -33,6 +34,8 @@ class Config(Section):
     results: Results = Results()
     review: Review | None = None
     audit: Audit = Audit()
+    logs: Logs = Logs()
+    alerts: Alerts = Alerts()
     peers: dict[Name, Peer] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
@@ -114,12 +117,17 @@ def parse_config(raw: Mapping[str, Any], origin: str = "configuration") -> Confi
 
 
 def masked(config: Config) -> dict[str, Any]:
-    """The settings as a plain mapping with secrets hidden: passwords in URLs, the users' password hashes."""
+    """The settings as a plain mapping with secrets hidden: in URLs, and the users' password hashes."""
     plain: dict[str, Any] = config.model_dump(mode="json")
     if plain["site"]["database"] != "sqlite":
         plain["site"]["database"] = make_url(plain["site"]["database"]).render_as_string(hide_password=True)
     for peer in plain["peers"].values():
         peer["dicomweb"] = _without_password(peer["dicomweb"])
+    if plain["alerts"]["webhook"] is not None:  # the path of such an address often is the secret
+        urls = plain["alerts"]["webhook"]["urls"]
+        plain["alerts"]["webhook"]["urls"] = [
+            f"{urlsplit(u).scheme}://{urlsplit(u).netloc}/***" for u in urls
+        ]
     if plain["review"] is not None:
         plain["review"]["users"] = dict.fromkeys(plain["review"]["users"], "***")
     return plain

@@ -166,6 +166,7 @@ def _grandchild(request: Request, writing: int) -> None:
     status = 1
     try:
         os.close(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there what they like, values too
         _limit(request["limits"])
         try:
             OPERATIONS[request["operation"]](request, partial(_write, writing))

@@ -19,6 +19,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from medpipe.config import Peer
 from medpipe.errors import IntegrityError, PeerBusy, PeerRefused, PeerUnreachable
+from medpipe.logs import Event, about
 from medpipe.pacs.network import MAXIMUM_CONTEXTS, association, peer_text, status_of
 from medpipe.pacs.syntaxes import UNCOMPRESSED
 
@@ -169,7 +170,10 @@ def _send_group(peer: Peer, items: Sequence[_Object], calling_ae: str) -> list[S
                 transient.append(f"0x{status:04X} {reason}")
                 continue
             if outcome != "stored":
-                log.warning("%s: %s: status 0x%04X, %s", peer.ae_title, item.instance, status, reason)
+                log.warning(
+                    "%s: %s: status 0x%04X, %s", peer.ae_title, item.instance, status, reason,
+                    extra=about(Event.RESULT_NOT_SENT, instance=item.instance, status=status),
+                )  # fmt: skip
             statuses.append(SendStatus(item.path, item.instance, item.sop_class, status, outcome, reason))
     if transient:
         raise PeerBusy(

@@ -10,6 +10,8 @@ import anyio
 import anyio.to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
+from medpipe.logs import Event, about
+
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
@@ -38,7 +40,9 @@ class Changes:
         try:
             now = await anyio.to_thread.run_sync(self._pulse)
         except SQLAlchemyError as error:
-            log.warning("the registry does not answer (%s)", type(error).__name__)
+            log.warning(
+                "the registry does not answer (%s)", type(error).__name__, extra=about(Event.DATABASE_AWAY)
+            )
             return
         if self._last is not None and now != self._last:
             self._wake()

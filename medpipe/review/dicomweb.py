@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from medpipe.config import Peer
+from medpipe.logs import Event, about
 from medpipe.review.metadata import placed, rerouted, without_patient_id
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,11 @@ class Proxy:
             answer = await self.client.send(asked, stream=True)
         if answer.status_code in (401, 403):  # ours to mend, nothing that a reader could sign in to
             await answer.aclose()
-            log.error("DICOMweb of the PACS refuses our credentials (HTTP %d)", answer.status_code)
+            log.error(
+                "DICOMweb of the PACS refuses our credentials (HTTP %d)",
+                answer.status_code,
+                extra=about(Event.PEER_AWAY, status=answer.status_code),
+            )
             raise HTTPException(502, "the PACS refuses our credentials")
         return answer
 
@@ -167,5 +172,5 @@ def _pacs_errors() -> Iterator[None]:
     except httpx2.TimeoutException as error:
         raise HTTPException(504, "the PACS did not answer in time") from error
     except httpx2.HTTPError as error:
-        log.warning("DICOMweb of the PACS: %s", type(error).__name__)
+        log.warning("DICOMweb of the PACS: %s", type(error).__name__, extra=about(Event.PEER_AWAY))
         raise HTTPException(502, "the PACS does not answer") from error

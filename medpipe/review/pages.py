@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
+from medpipe.logs import Event, about
 from medpipe.review.api import SEARCHED, Question, asked, line_of, small_body
 from medpipe.review.guard import COOKIE, SIGN_IN, inside
 from medpipe.review.site import Site
@@ -85,12 +86,12 @@ async def sign_in(request: Request) -> Response:
         admitted = await anyio.to_thread.run_sync(site.doorkeeper.admits, name, fields.get("password", ""))
     if not admitted:
         known = name if name in site.users else UNKNOWN_NAME
-        log.warning("sign-in refused for %r", known)
+        log.warning("sign-in refused for %r", known, extra=about(Event.SIGN_IN_REFUSED))
         await site.trail.refused(request, known, "name and password do not belong together")
         fault = "Name and password do not belong together."
         return _page("sign_in.html", request, 403, target=target, fault=fault)
     await site.trail.signed_in(request, name)
-    log.info("signed in: %s", name)
+    log.info("signed in: %s", name, extra=about(Event.SIGNED_IN, person=name))
     answer = RedirectResponse(target, 303)
     answer.set_cookie(
         COOKIE,
@@ -124,7 +125,7 @@ async def failed(request: Request, error: Exception) -> Response:
 
 async def database_away(request: Request, error: Exception) -> Response:
     """The registry does not answer: a page that says so, and one line in the log."""
-    log.error("the registry does not answer (%s)", type(error).__name__)
+    log.error("the registry does not answer (%s)", type(error).__name__, extra=about(Event.DATABASE_AWAY))
     return await failed(request, HTTPException(503, "The database does not answer. Please try again soon."))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 from pydantic import BaseModel
 
+from medpipe.logs import Event, about
 from medpipe.review.dicomweb import Proxy
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,11 @@ class People:
             )
             people = {_text(item, "0020000D"): _person(item) for item in found}
         except (httpx2.HTTPError, ValueError, AttributeError, TypeError) as error:
-            log.warning("the PACS does not say whose studies these are (%s)", type(error).__name__)
+            log.warning(
+                "the PACS does not say whose studies these are (%s)",
+                type(error).__name__,
+                extra=about(Event.PEER_AWAY),
+            )
             return False
         for uid in study_uids:
             seconds = _KEPT_SECONDS if uid in people else _KEPT_UNKNOWN_SECONDS

@@ -10,6 +10,7 @@ import uvicorn
 
 from medpipe.config import Config, Review, is_loopback
 from medpipe.errors import ConfigError
+from medpipe.logs import Event, about
 from medpipe.review.app import create_app
 from medpipe.review.changes import Changes
 from medpipe.review.site import Site
@@ -78,13 +79,15 @@ def _bound(settings: Review) -> socket.socket:
 
 
 def _tell(site: Site, settings: Review) -> None:
-    log.info("review on %s/app", address(settings))
+    log.info("review on %s/app", address(settings), extra=about(Event.PROCESS_READY))
     if site.proxy is None or not site.viewer.fetched:
         log.warning(
-            "no pictures: the viewer is not installed (`medpipe fetch-viewer`) or no peer has `dicomweb`"
+            "no pictures: the viewer is not installed (`medpipe fetch-viewer`) or no peer has `dicomweb`",
+            extra=about(Event.PROCESS_NOTE),
         )
     if settings.certificate is None and not is_loopback(settings.host):
         log.warning(
             "review speaks plain HTTP on %s: give it a certificate, or a reverse proxy with TLS",
             settings.host,
+            extra=about(Event.PROCESS_NOTE),
         )

@@ -61,7 +61,7 @@ def test_every_page_is_in_the_index():
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_setting_that_is_named_is_one(page):
     """`site.root` and the like."""
-    for section in ("site", "listener", "worker", "reading", "results"):
+    for section in ("site", "listener", "worker", "reading", "results", "logs", "alerts"):
         known = set(type(getattr(Config(), section)).model_fields)
         named = set(re.findall(rf"`{section}\.([a-z_]+)", page.read_text()))
         assert named <= known, f"{page.name}: {section}.{named - known}"

@@ -56,7 +56,7 @@ def test_they_are_hardened(units):
 def test_they_start_commands_that_there_are():
     known = set(re.findall(r"(?m)^## medpipe (\S+)", reference()))
     started = {path.name: setting(path, "ExecStart")[0].split() for path in UNITS}
-    assert len(started) == 4
+    assert len(started) == 5
     for name, (program, command, *_) in started.items():
         assert program == INSTALLED and command in known, name
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,7 @@ def test_a_healthy_site(healthy: Any, listening: Config, doctor: Any) -> None:
         "workers": "note",  # none runs here
         "listener": "ok",
         "peer PACS": "ok",
+        "alerts": "note",  # nobody is told
         "device": "ok",
         "bundle phantom-2d": "ok",
     }
@@ -193,3 +196,32 @@ def test_orthancs_rest_interface_is_asked(
     peer["orthanc"]["password_file"] = str(secret)
     code, checks = doctor(rewrite(peers={"PACS": peer}), "--quick")
     assert (code, checks["peer PACS REST"]["state"]) == (0, "ok")
+
+
+def test_a_test_alert_is_sent_where_it_is_asked_for(
+    healthy: Any, rewrite: Any, doctor: Any, free_port: Callable[[], int]
+) -> None:
+    came: list[Any] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        urls = [f"http://127.0.0.1:{server.server_address[1]}/here", f"http://127.0.0.1:{free_port()}/nobody"]
+        path = rewrite(alerts={"webhook": {"urls": urls}})
+        _, quiet = doctor(path, "--quick")
+        assert quiet["alerts"]["state"] == "ok" and came == []
+        code, checks = doctor(path, "--quick", "--send-test-alert")
+        server.shutdown()
+        thread.join()
+    tried = {name: check["state"] for name, check in checks.items() if name.startswith("alert ")}
+    assert (code, sorted(tried.values())) == (4, ["ok", "unreachable"])
+    assert [one["alerts"][0]["alert"] for one in came] == ["test"]

@@ -1,6 +1,6 @@
 """What `medpipe doctor` looks at: everything that a site needs to work, each thing in one line with what to do.
 
-Nothing is changed by looking: no table is made, no file is left, no object is sent.
+Nothing is changed by looking: no table is made, no file is left, no object is sent; a test alert only if asked for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from medpipe.config import Config
 from medpipe.errors import PeerUnreachable
 from medpipe.routing import check_rules as check_keywords
+from workers.selftest.alerting import check_alerts
 from workers.selftest.check import Check, State
 from workers.selftest.credentials import check_certificates, check_secrets
 from workers.selftest.machine import check_bundles, check_device, check_disk, check_memory, check_programs
@@ -19,8 +20,8 @@ from workers.selftest.tables import check_database
 __all__ = ["Check", "State", "check_site", "exit_code"]
 
 
-def check_site(config: Config, *, quick: bool = False) -> Iterator[Check]:
-    """All checks, each as it is done; `quick` leaves out the bundles' golden cases.
+def check_site(config: Config, *, quick: bool = False, send_test_alert: bool = False) -> Iterator[Check]:
+    """All checks, each as it is done; `quick` leaves out the bundles' golden cases, `send_test_alert` tells somebody.
 
     Raises ConfigError where a rule asks for what cannot be.
     """
@@ -35,6 +36,7 @@ def check_site(config: Config, *, quick: bool = False) -> Iterator[Check]:
     for name, peer in config.peers.items():
         yield from check_peer(config, name, peer)
     yield from check_repository(config)
+    yield from check_alerts(config, send=send_test_alert)
     yield from check_device(config)
     yield from check_bundles(config, quick)
 

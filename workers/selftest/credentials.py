@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from medpipe.certificates import validities
-from medpipe.config import Config, is_open_to_others, secret, secrets_of
+from medpipe.config import Config, files_of, is_open_to_others, secret, secrets_of
 from medpipe.errors import ConfigError, MedpipeError
 from workers.selftest.check import Check, State
 
@@ -16,9 +16,9 @@ SOON = timedelta(days=30)
 
 
 def check_certificates(config: Config, now: datetime | None = None) -> Iterator[Check]:
-    """Those of the listener, of the review, for and of the peers, for the audit record repository."""
+    """Every certificate and every authority that the settings name."""
     now = now or datetime.now(UTC)
-    for key, path in _files(config, "certificate", "ca"):
+    for key, path in files_of(config, "certificate", "ca"):
         try:
             yield _judged(key, path, now)
         except ConfigError as error:
@@ -39,17 +39,6 @@ def _judged(key: str, path: Path, now: datetime) -> Check:
         days = (first.ends - now).days
         return Check(key, State.NOTE, f"{which} expires on {until}, in {days} days", "have it renewed")
     return Check(key, State.OK, f"{which} is valid until {until}")
-
-
-def _files(config: Config, *keys: str) -> Iterator[tuple[str, Path]]:
-    """The files under these keys in every table that has certificates: place and path of each that is set."""
-    tables = {"listener.tls": config.listener.tls, "audit.tls": config.audit.tls, "review": config.review}
-    tables |= {f"peers.{name}.tls": peer.tls for name, peer in config.peers.items()}
-    for place, table in tables.items():
-        for key in keys:
-            path = getattr(table, key, None)
-            if path is not None:
-                yield f"{place}.{key}", path
 
 
 def check_secrets(config: Config) -> Iterator[Check]:
@@ -78,7 +67,7 @@ def check_secrets(config: Config) -> Iterator[Check]:
 
 def _open_keys(config: Config) -> Iterator[Check]:
     """Private keys and the file of users, which are no settings but as secret."""
-    for name, path in _files(config, "private_key", "users_file"):
+    for name, path in files_of(config, "private_key", "users_file"):
         if path.is_file() and is_open_to_others(path):
             yield Check(name, State.NOTE, f"{path} can be read or written by others", f"chmod 0640 {path}")
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from medpipe.errors import NotFound, UsageError
+from medpipe.logs import pseudonym
 from workers.queue import job_workflow_id
 from workers.registry import JobPlan
-from workers.status import cancel, retry, status_rows
+from workers.status import cancel, retry, status_rows, study_named
 from workers.tables import JobState
 
 
@@ -54,3 +55,14 @@ def test_a_cancelled_job_leaves_the_queue_and_its_running_workflow_loses_its_cla
 def test_an_unknown_name_is_said_to_be_unknown(site: Any) -> None:
     with pytest.raises(NotFound, match="neither a study with jobs nor a job"):
         cancel(site.registry, site.queue, "2.25.404", "me")
+
+
+def test_a_study_is_found_by_its_name_in_the_log(site: Any) -> None:
+    job_id = site.plan("2.25.7")
+    site.sql(
+        "INSERT INTO study (study_uid, calling_aes, first_at, last_at, instances, generation, settled, retention) "
+        "VALUES ('2.25.7', '[]', 1, 1, 1, 1, 1, 'kept')"
+    )
+    assert study_named(site.registry, pseudonym("2.25.7")) == "2.25.7"
+    assert cancel(site.registry, site.queue, pseudonym("2.25.7"), "me") == [job_id]
+    assert study_named(site.registry, "uid-0123456789abcdef") == "uid-0123456789abcdef"

@@ -12,15 +12,26 @@ from typing import Any
 import pytest
 from local_process import wait_until
 
-from medpipe.config import Review
+from medpipe.config import Alerts, Review
 from workers import supervisor
+
+TOLD = {"webhook": {"urls": ["https://alerts.example/"]}}
 
 
 @pytest.mark.parametrize(
-    ("review", "children"), [({}, {"listen", "work", "review"}), (None, {"listen", "work"})]
+    ("review", "alerts", "children"),
+    [
+        ({}, {}, {"listen", "work", "review"}),
+        (None, {}, {"listen", "work"}),
+        (None, TOLD, {"listen", "work", "watch"}),
+    ],
 )
-def test_the_review_is_started_where_it_is_configured(
-    site: Any, monkeypatch: pytest.MonkeyPatch, review: dict[str, Any] | None, children: set[str]
+def test_review_and_watch_are_started_where_they_are_configured(
+    site: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    review: dict[str, Any] | None,
+    alerts: dict[str, Any],
+    children: set[str],
 ) -> None:
     stop, seen = threading.Event(), set()
 
@@ -29,7 +40,11 @@ def test_the_review_is_started_where_it_is_configured(
         stop.set()
 
     monkeypatch.setattr(supervisor, "_look_after", look_after)
-    config = site.config.model_copy(update={"review": None if review is None else Review(**review)})
+    sections = {
+        "review": None if review is None else Review(**review),
+        "alerts": Alerts.model_validate(alerts),
+    }
+    config = site.config.model_copy(update=sections)
     supervisor.run_supervisor(config, Path("m.toml"), stop)
     assert seen == children
 
