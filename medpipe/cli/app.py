@@ -172,7 +172,9 @@ def load_commands() -> None:
         "reprocessing",
         "reconciling",
         "jobs",
+        "removal",
         "explain",
+        "backup",
         "models",
         "samples",
     ):
