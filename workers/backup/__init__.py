@@ -9,7 +9,7 @@ SHA256SUMS.sha256             the last member: a backup without it was not finis
 """
 
 from workers.backup.archive import Backup, Manifest, verify
-from workers.backup.restore import restore
-from workers.backup.take import take
+from workers.backup.restoring import restore
+from workers.backup.taking import take
 
 __all__ = ["Backup", "Manifest", "restore", "take", "verify"]
