@@ -61,16 +61,26 @@ class Line:
         return path.read_bytes() if path.exists() else b""
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(
+        done = self._call(*command)
+        assert done.returncode == 0, (
+            f"{command}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
+        return done.stdout
+
+    def refused(self, *command: str) -> str:
+        """What a command says that must not do what it was asked for: one line."""
+        done = self._call(*command)
+        assert done.returncode in (1, 2) and not done.stdout
+        (said,) = done.stderr.splitlines()
+        return said
+
+    def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), *command],
             capture_output=True,
             text=True,
             timeout=120,
         )
-        assert done.returncode == 0, (
-            f"{command}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        )
-        return done.stdout
 
     def status(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(self.run("status", "--json"))
