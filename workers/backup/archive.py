@@ -102,8 +102,8 @@ class ArchiveWriter:
         member = tarfile.TarInfo(name)
         member.size, member.mtime, member.mode = size, at, 0o600
         digesting = _Digesting(source)
-        self._tar.addfile(member, digesting)  # type: ignore[arg-type]
-        self._tar.members.clear()  # tarfile would keep all of them
+        self._tar.addfile(member, digesting)
+        self._tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
         self.sums[name] = digesting.hexdigest()
         self.size += size
 
@@ -117,7 +117,7 @@ def read_archive(path: Path, use: Callable[[str, IO[bytes]], None]) -> dict[str,
     try:
         with tarfile.open(path, "r|") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()
+                tar.members.clear()  # type: ignore[attr-defined]
                 _check_member(path, member, sums)
                 content = tar.extractfile(member)
                 assert content is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from local_orthanc import LocalOrthanc
 from local_process import wait_until
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from medpipe.config import load_config
 from medpipe.identity import uid_from
 
 OPHTHALMIC_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
@@ -48,7 +51,7 @@ class Line:
             )
         self.processes.append(process)
         if command[0] == "listen":
-            assert wait_until(lambda: b"listening" in self.log("listen"), 30), self.log("listen").decode()[
+            assert wait_until(lambda: b"listening" in self.log("listen"), 120), self.log("listen").decode()[
                 -2000:
             ]
         return process
@@ -94,6 +97,23 @@ class Line:
             assert time.monotonic() < end, f"{shown}\n{self.log('work').decode()[-3000:]}"
             time.sleep(0.3)
         return rows
+
+    def destroy(self) -> None:
+        """The machine is gone: its processes, its disk, its database."""
+        for process in self.processes:
+            process.kill()
+            process.wait(60)
+        self.processes.clear()
+        (self.folder / "listen.log").unlink(missing_ok=True)
+        site = load_config(self.config_file).site
+        shutil.rmtree(site.root)
+        if not site.database_url.startswith("sqlite"):
+            engine = sa.create_engine(site.database_url)
+            with engine.begin() as connection:
+                connection.execute(
+                    sa.text("DROP SCHEMA dbos CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+                )
+            engine.dispose()
 
     def stop(self) -> None:
         for process in self.processes:

@@ -85,7 +85,7 @@ class Station:
     def run(self, *command: str, **environment: str) -> int:
         """One command, to its end."""
         process = self._start(*command, **environment)
-        return process.wait(300)
+        return process.wait(900)
 
     def _start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         program = [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), *command]
@@ -98,7 +98,7 @@ class Station:
             yield
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(300)
 
     def send(self, *numbers: int) -> None:
         """C-STORE of drawn studies; number 3 comes with an instance of another patient."""
@@ -110,7 +110,7 @@ class Station:
             files.append(self.folder / "modality" / "other.dcm")
             other.save_as(files[-1], enforce_file_format=True)
         to = ["-aet", "MODALITY", "-aec", "MEDPIPE", "127.0.0.1", str(self.config.listener.port)]
-        assert wait_until(lambda: self._sends(to, files), 60, 1)
+        assert wait_until(lambda: self._sends(to, files), 300, 2)
 
     def _sends(self, to: list[str], files: list[Path]) -> bool:
         return subprocess.run(["storescu", *to, *map(str, files)], capture_output=True).returncode == 0
@@ -144,7 +144,7 @@ def bring_about(station: Station) -> None:
         station.orthanc.stop()
         station.send(4)
         with station.running("work"):
-            assert wait_until(lambda: station.states().get(4) == "sending", 120, 0.5)
+            assert wait_until(lambda: station.states().get(4) == "sending", 900, 2)
             time.sleep(5)  # the first attempt to send is over
         station.send(5)
         fault = f"after_claim:{station.folder / 'killed'}"
