@@ -205,13 +205,16 @@ class Registry:
             )
 
     def odd_instances(self) -> list[Row[Any]]:
-        """Instances that were kept but belong to no study or lie aside: reported, never dropped."""
+        """Instances that are kept but belong to no study or lie aside: reported, never dropped."""
         table = tables.instance
         with self.read() as connection:
             return list(
                 connection.execute(
                     sa.select(table)
-                    .where(sa.or_(table.c.aside, table.c.study_uid.is_(None)))
+                    .where(
+                        sa.or_(table.c.aside, table.c.study_uid.is_(None)),
+                        table.c.retention == Retention.KEPT.value,
+                    )
                     .order_by(table.c.file)
                 ).all()
             )

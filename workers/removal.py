@@ -7,7 +7,7 @@ ends what was begun. The rows stay for the audit trail; the study's jobs are ove
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -81,6 +81,30 @@ def remove(
         detail = {"instances": instances, "jobs": {row.id: row.state for row in jobs}}
         audit.note(connection, who, FILES_REMOVED, study_uid, detail)
     janitor.finish(study_uid)
+
+
+def find_unreadable(registry: Registry, before: float) -> list[str]:
+    """Spool names of instances that belong to no study, since their header could not be read, received by then."""
+    query = sa.select(instance.c.file).where(
+        instance.c.study_uid.is_(None),
+        instance.c.retention != Retention.REMOVED.value,  # or was about to be when somebody was killed
+        instance.c.received_at <= before,
+    )
+    with registry.read() as connection:
+        return sorted(connection.execute(query).scalars())
+
+
+def remove_unreadable(registry: Registry, janitor: Janitor, files: Sequence[str], who: str) -> None:
+    """Removes instances that belong to no study."""
+    of_none = sa.and_(instance.c.file.in_(files), instance.c.study_uid.is_(None))
+    with registry.begin() as connection:
+        connection.execute(sa.update(instance).where(of_none).values(retention=Retention.REMOVING.value))
+        audit.note(connection, who, FILES_REMOVED, None, {"files": list(files)})
+        marked = connection.execute(
+            sa.select(instance.c.sop_instance_uid, instance.c.digest).where(of_none)
+        ).all()
+    for one in marked:
+        janitor.remove_instance(one.sop_instance_uid, one.digest)
 
 
 def account_of(registry: Registry, study_uid: str) -> list[str]:

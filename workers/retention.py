@@ -126,7 +126,7 @@ class Janitor:
         with self._registry.read() as connection:
             going = connection.execute(marked).all()
         for one in going:
-            self._remove_instance(one.sop_instance_uid, one.digest)
+            self.remove_instance(one.sop_instance_uid, one.digest)
             if stop.wait(_PAUSE_SECONDS):
                 return []
         self._empty_outbox(study_uid)
@@ -149,7 +149,8 @@ class Janitor:
             ).rowcount
         return [study_uid] if changed and after is Retention.REMOVED else []
 
-    def _remove_instance(self, sop_instance_uid: str, digest: str) -> None:
+    def remove_instance(self, sop_instance_uid: str, digest: str) -> None:
+        """Removes the file of one marked instance, unless it has just arrived again."""
         same = sa.and_(instance.c.sop_instance_uid == sop_instance_uid, instance.c.digest == digest)
         marked = sa.and_(same, instance.c.retention == Retention.REMOVING.value)
         with self._registry.begin() as connection:

@@ -28,6 +28,9 @@ def remove(
         bool, typer.Option("--quarantined", help="All studies with a quarantined job.")
     ] = False,
     cancelled: Annotated[bool, typer.Option("--cancelled", help="All studies with a cancelled job.")] = False,
+    unreadable: Annotated[
+        bool, typer.Option("--unreadable", help="All instances whose header cannot be read.")
+    ] = False,
     older_than: Annotated[
         str,
         typer.Option("--older-than", metavar="AGE", help="With these: nothing happened for 12h, 30d, 8w."),
@@ -39,7 +42,13 @@ def remove(
     What site.keep_days never removes, because a person has to decide: received instances and unsent results. The rows
     and the audit trail stay, and name who did it. Safe while the line runs.
     """
-    from workers.removal import before_days, check_removable, find_removable
+    from workers.removal import (
+        before_days,
+        check_removable,
+        find_removable,
+        find_unreadable,
+        remove_unreadable,
+    )
     from workers.removal import remove as remove_files
     from workers.retention import Janitor
     from workers.spool import Spool
@@ -47,25 +56,34 @@ def remove(
 
     chosen = {JobState.FAILED: failed, JobState.QUARANTINED: quarantined, JobState.CANCELLED: cancelled}
     states = [state for state, wanted in chosen.items() if wanted]
-    if bool(studies) == bool(states):
-        raise UsageError("name studies, or one or more of --failed, --quarantined, --cancelled")
+    if bool(studies) == bool(states or unreadable):
+        raise UsageError("name studies, or one or more of --failed, --quarantined, --cancelled, --unreadable")
     before = before_days(_days(older_than))
     with open_registry() as (config, registry, _):
         named = [check_removable(registry, study) for study in studies or ()]
-        found = named or find_removable(registry, states, before)
-        if not found:
+        found = named or (find_removable(registry, states, before) if states else [])
+        lone = find_unreadable(registry, before) if unreadable else []
+        if not found and not lone:
             typer.echo("nothing to remove")
             return
-        _ask(found, yes)
+        _ask(found, len(lone), yes)
         janitor = Janitor(config, Spool(config.site.root), registry)
         for one in found:
-            remove_files(registry, janitor, one.study_uid, who(), before=None if studies else before)
-            typer.echo(f"removed: {one.study_uid}")
+            try:
+                remove_files(registry, janitor, one.study_uid, who(), before=None if studies else before)
+            except UsageError as why:  # something has happened to it since the question: it stays
+                typer.echo(f"kept: {why}", err=True)
+            else:
+                typer.echo(f"removed: {one.study_uid}")
+        if lone:
+            remove_unreadable(registry, janitor, lone, who())
+            typer.echo(f"removed: {len(lone)} unreadable instances")
 
 
-def _ask(found: list[Removable], yes: bool) -> None:
+def _ask(found: list[Removable], lone: int, yes: bool) -> None:
     count, size = sum(one.instances for one in found), sum(one.size for one in found)
-    question = f"Remove {count} instances ({size / 1e6:.1f} MB) of {len(found)} studies for good?"
+    what = f"{count} instances ({size / 1e6:.1f} MB) of {len(found)} studies"
+    question = f"Remove {what}{f' and {lone} unreadable instances' if lone else ''} for good?"
     if yes:
         return
     if not sys.stdin.isatty():

@@ -24,6 +24,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from medpipe.config import load_config
 from medpipe.identity import uid_from
+from workers.registry import Registry
+from workers.status import status_rows
 
 OPHTHALMIC_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -70,19 +72,12 @@ class Line:
         )
         return done.stdout
 
-    def refused(self, *command: str) -> str:
-        """What a command says that must not do what it was asked for: one line."""
-        done = self._call(*command)
-        assert done.returncode in (1, 2) and not done.stdout
-        (said,) = done.stderr.splitlines()
-        return said
-
     def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), *command],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def status(self) -> list[dict[str, Any]]:
@@ -97,6 +92,21 @@ class Line:
             assert time.monotonic() < end, f"{shown}\n{self.log('work').decode()[-3000:]}"
             time.sleep(0.3)
         return rows
+
+    def watch(
+        self, good: Callable[[list[dict[str, Any]]], bool], seconds: float = 400
+    ) -> list[dict[str, Any]]:
+        """Like `wait`, without a process for each look, and patient: for long ways on a busy machine."""
+        registry = Registry(load_config(self.config_file).site.database_url)
+        try:
+            end = time.monotonic() + seconds
+            while not good(rows := status_rows(registry)):
+                shown = [(row["state"], row["step"], row["reason"]) for row in rows]
+                assert time.monotonic() < end, f"{shown}\n{self.log('work').decode()[-3000:]}"
+                time.sleep(0.5)
+            return rows
+        finally:
+            registry.close()
 
     def destroy(self) -> None:
         """The machine is gone: its processes, its disk, its database."""

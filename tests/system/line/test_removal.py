@@ -53,14 +53,14 @@ def test_a_late_picture_takes_no_full_results_place(
     line.start("listen")
     line.start("work")
     send(spots(1))
-    line.wait(lambda rows: [row["state"] for row in rows] == ["confirmed"], 240)
+    line.watch(lambda rows: [row["state"] for row in rows] == ["confirmed"])
     let_days_pass(line)
     send(late_picture(spots(1)))
-    apart, full = line.wait(lambda rows: [row["state"] for row in rows] == ["quarantined", "confirmed"], 240)
+    apart, full = line.watch(lambda rows: [row["state"] for row in rows] == ["quarantined", "confirmed"])
     assert apart["reason"].startswith("STUDY_REMOVED") and segs() == 1
     assert {result["state"] for result in full["results"]} == {"confirmed"}
     assert "the files of 1 of its 2 instances were removed" in line.run("explain", STUDY)
 
     line.run("reprocess", STUDY)
-    rows = line.wait(lambda rows: [row["state"] for row in rows] == ["confirmed"] * 2, 240)
+    rows = line.watch(lambda rows: [row["state"] for row in rows] == ["confirmed"] * 2)
     assert max(len(row["images"]) for row in rows) == 2 and segs() == 2

@@ -102,11 +102,10 @@ def test_what_was_under_way_is_finished_and_what_had_ended_stays(
     with opened(line) as connection:
         trail = connection.execute(sa.text("SELECT number, chain FROM audit ORDER BY number")).all()
 
-    line.run("init")
     line.start("listen")
     line.start("work")
     expected = ["confirmed"] * 5 + ["failed", "quarantined"]
-    line.wait(lambda rows: sorted(row["state"] for row in rows) == expected, 240)
+    line.watch(lambda rows: sorted(row["state"] for row in rows) == expected)
 
     segs = {
         number: len(orthanc.sop_instance_uids(StudyInstanceUID=uid(number), Modality="SEG"))

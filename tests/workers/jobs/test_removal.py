@@ -16,7 +16,14 @@ from workers.late import PART, parts_of
 from workers.publish import outbox, publish
 from workers.queue import job_workflow_id
 from workers.registry import JobPlan
-from workers.removal import account_of, check_removable, find_removable, remove
+from workers.removal import (
+    account_of,
+    check_removable,
+    find_removable,
+    find_unreadable,
+    remove,
+    remove_unreadable,
+)
 from workers.settle import Steward
 from workers.status import retry, status_rows
 from workers.tables import JobState, audit
@@ -102,6 +109,20 @@ def test_a_worker_ends_a_removal_that_was_broken_off(kept: Any, monkeypatch: pyt
         take_away(kept)
     assert kept.row().retention == "removing"
     assert kept.janitor.round() == [kept.study] and kept.files() == 0
+
+
+def test_instances_without_a_readable_header_can_be_removed(kept: Any) -> None:
+    kept.received()
+    kept.site.sql("UPDATE instance SET study_uid = NULL WHERE sop_instance_uid = '2.25.1.1'")
+    assert find_unreadable(kept.registry, 0) == []
+    files = find_unreadable(kept.registry, NOW)
+    assert files == [row.file for row in kept.registry.odd_instances()]
+    remove_unreadable(kept.registry, kept.janitor, files, "alice")
+    assert kept.files() == 4 and kept.retentions() == ["kept", "kept", "removed"]
+    assert kept.registry.odd_instances() == [] == find_unreadable(kept.registry, NOW)
+    with kept.registry.read() as connection:
+        last = connection.execute(sa.select(audit).order_by(audit.c.number.desc())).first()
+        assert (last.who, last.detail) == ("alice", {"files": files})
 
 
 def test_a_removed_study_is_accounted_for_in_plain_words(kept: Any) -> None:

@@ -116,7 +116,7 @@ def test_an_instance_whose_row_was_taken_back_keeps_its_file(kept: Any) -> None:
     kept.janitor.mark(kept.study, time.time())
     sidecar = kept.receive(0)
     kept.register()
-    kept.janitor._remove_instance(sidecar.sop_instance_uid, sidecar.digest)
+    kept.janitor.remove_instance(sidecar.sop_instance_uid, sidecar.digest)
     assert kept.spool.path_named(sidecar.file).exists()
 
 
