@@ -97,6 +97,11 @@ def test_what_was_under_way_is_finished_and_what_had_ended_stays(
 ) -> None:
     line.destroy()
     load(line, release)
+    with line.config_file.open("a") as settings:  # where study 4 is on its way to answers now
+        settings.write(
+            f'\n[peers.AWAY]\nae_title = "{orthanc.ae_title}"\nhost = "{orthanc.host}"\n'
+            f"port = {orthanc.dicom_port}\n"
+        )
     ended = rows_of(line, CONFIRMED, FAILED, QUARANTINED)
     assert all(ended.values())
     with opened(line) as connection:

@@ -1,9 +1,9 @@
 """Makes the stored site of a release, for the test that a newer version goes on with it.
 
-    PYTHONPATH=.:deploy .venv/bin/python tests/system/line/upgrades/store.py
+    PYTHONPATH=.:deploy .venv/bin/python tests/system/line/upgrades/store.py sqlite       (and: postgresql)
 
-runs the release's own line on SQLite and on PostgreSQL (a real Orthanc, listener and workers, drawn pictures), stops it
-in the middle, and writes beside this file
+runs the release's own worker beside a real Orthanc on drawn pictures, stops it in the middle, and writes beside this
+file
 
     VERSION.sqlite.sql, VERSION.postgresql.sql   all tables: ours, and the engine's
     VERSION.files.tar.gz                         spool and outbox, the same for both
@@ -19,7 +19,6 @@ import io
 import os
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -40,17 +39,20 @@ import tomli_w
 from local_orthanc import LocalOrthanc
 from local_postgres import LocalPostgres
 from local_process import free_port, wait_until
+from pydicom.uid import ExplicitVRLittleEndian
 
 from medpipe import __version__
 from medpipe.config import load_config
 from medpipe.identity import digest, uid_from
 from workers import audit
-from workers.queue import JobQueue
+from workers.queue import JobQueue, job_workflow_id, status_table
 from workers.registry import Registry
 from workers.settle import Steward
-from workers.spool import Spool
+from workers.spool import Arrival, Spool
 from workers.status import status_rows
+from workers.tables import JobState, delivery, executor, result
 from workers.tables import audit as audit_table
+from workers.work import prepare
 
 HERE = Path(__file__).parent
 STATES = {1: "confirmed", 2: "failed", 3: "quarantined", 4: "sending", 5: "running", 6: "queued", 7: "queued"}
@@ -59,98 +61,113 @@ _FIRST = 1_767_225_600
 
 
 class Station:
-    """One line of this release, driven by hand."""
+    """A line of this release: its own worker, a real PACS, and a second one that nobody can reach."""
 
     def __init__(self, folder: Path, orthanc: LocalOrthanc, database: str) -> None:
-        self.folder, self.orthanc = folder, orthanc
-        self.config_file = folder / "medpipe.toml"
-        port = free_port()
+        self.folder, self.config_file = folder, folder / "medpipe.toml"
         pacs = {"ae_title": "ORTHANC", "host": "127.0.0.1", "port": orthanc.dicom_port, "timeout": 5}
+        away = pacs | {"port": free_port()}
+        wanted = {"name": "spots", "when": {"Modality": "OP"}, "bundle": "phantom-2d", "send": ["PACS"]}
+        elsewhere = wanted | {"name": "elsewhere", "when": {"StudyID": "AWAY"}, "send": ["AWAY"]}
         document = {
             "site": {"root": str(folder / "root"), "minimum_free": "10 MB", "database": database},
-            "listener": {"port": port, "calling": ["MODALITY", "ORTHANC"], "settle_seconds": 1},
+            "listener": {"calling": ["MODALITY"], "settle_seconds": 0},
             "worker": {"device": "cpu", "backend": "torch", "threads": 1, "attempts": 1},
-            "peers": {"PACS": pacs},
-            "rules": [
-                {"name": "spots", "when": {"Modality": "OP"}, "bundle": "phantom-2d", "send": ["PACS"]}
-            ],
+            "peers": {"PACS": pacs, "AWAY": away},
+            "rules": [elsewhere, wanted],
         }
         folder.mkdir()
         self.config_file.write_text(tomli_w.dumps(document))
         self.config = load_config(self.config_file)
-        orthanc.add_modality("medpipe", "MEDPIPE", port)
+        orthanc.add_modality("medpipe", "MEDPIPE", free_port())
+        prepare(self.config)
+        self.spool = Spool(self.config.site.root)
+        self.registry = Registry(self.config.site.database_url)
+        self.queue = JobQueue(self.config.site.database_url)
         self.draw = _drawing()
-        self.run("init")
 
-    def run(self, *command: str, **environment: str) -> int:
-        """One command, to its end."""
-        process = self._start(*command, **environment)
-        return process.wait(900)
+    def close(self) -> None:
+        self.queue.close()
+        self.registry.close()
 
-    def _start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        program = [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), *command]
-        return subprocess.Popen(program, env={**os.environ, **environment})
+    def receive(self, *numbers: int) -> None:
+        """Drawn studies; 3 has an instance of another patient, 4 is to be sent to where nobody answers."""
+        for number in numbers:
+            dataset = pydicom.dcmread(self.draw(self.folder / "modality", number, spots=1, size=64))
+            dataset.StudyID = "AWAY" if number == 4 else ""
+            self._receive(dataset)
+            if number == 3:
+                dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid_from("2.25", "b")
+                dataset.PatientID = "SPOTS-OTHER"
+                self._receive(dataset)
+
+    def _receive(self, dataset: pydicom.Dataset) -> None:
+        """What the listener does with an instance."""
+        path = self.spool.incoming / "one.part"
+        dataset.save_as(path, enforce_file_format=True)
+        uids = (
+            dataset.SOPInstanceUID,
+            dataset.SOPClassUID,
+            dataset.StudyInstanceUID,
+            dataset.SeriesInstanceUID,
+        )
+        arrival = Arrival(*map(str, uids), ExplicitVRLittleEndian, "MODALITY", "MEDPIPE")
+        self.spool.receive(path, arrival, time.time())
 
     @contextmanager
-    def running(self, *command: str) -> Iterator[None]:
-        process = self._start(*command)
+    def worker(self, **environment: str) -> Iterator[None]:
+        program = [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), "work"]
+        process = subprocess.Popen(program, env={**os.environ, **environment})
         try:
             yield
         finally:
             process.terminate()
             process.wait(300)
 
-    def send(self, *numbers: int) -> None:
-        """C-STORE of drawn studies; number 3 comes with an instance of another patient."""
-        files = [self.draw(self.folder / "modality", number, spots=1, size=64) for number in numbers]
-        if 3 in numbers:
-            other = pydicom.dcmread(files[numbers.index(3)])
-            other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = uid_from("2.25", "other")
-            other.PatientID = "SPOTS-OTHER"
-            files.append(self.folder / "modality" / "other.dcm")
-            other.save_as(files[-1], enforce_file_format=True)
-        to = ["-aet", "MODALITY", "-aec", "MEDPIPE", "127.0.0.1", str(self.config.listener.port)]
-        assert wait_until(lambda: self._sends(to, files), 300, 2)
-
-    def _sends(self, to: list[str], files: list[Path]) -> bool:
-        return subprocess.run(["storescu", *to, *map(str, files)], capture_output=True).returncode == 0
-
     def states(self) -> dict[int, str]:
-        with closing(Registry(self.config.site.database_url)) as registry:
-            rows = {row["study"]: row for row in status_rows(registry)}
+        rows = {row["study"]: row for row in status_rows(self.registry)}
         uids = {number: uid_from("2.25", "spots", str(number)) for number in STATES}
         return {number: rows[uid]["state"] for number, uid in uids.items() if uid in rows}
 
+    def tried(self, number: int) -> bool:
+        """Whether its results were sent, and did not arrive: the next attempt waits."""
+        (row,) = self.registry.jobs(uid_from("2.25", "spots", str(number)))
+        with self.registry.read() as connection:
+            results = sa.select(result.c.sop_instance_uid).where(result.c.job == row.id)
+            tries = sa.select(delivery.c.attempts).where(delivery.c.sop_instance_uid.in_(results))
+            return all(connection.execute(tries).scalars())
+
     def settle(self) -> None:
         """Jobs of what has arrived, and nobody who does them."""
-        url = self.config.site.database_url
-        with (
-            closing(Registry(url)) as registry,
-            closing(JobQueue(url)) as queue,
-            Steward(
-                self.config, Spool(self.config.site.root), registry, queue.enqueue, ask_peers=False
-            ) as steward,
-        ):
-            time.sleep(1.5)
+        with Steward(self.config, self.spool, self.registry, self.queue.enqueue, ask_peers=False) as steward:
             steward.tick()
+
+    def claim(self, number: int) -> None:
+        """What a worker that is killed while it computes leaves."""
+        (row,) = self.registry.jobs(uid_from("2.25", "spots", str(number)))
+        with self.registry.begin() as connection:
+            connection.execute(
+                sa.text(
+                    f"UPDATE {status_table(connection)} SET status = 'PENDING', recovery_attempts = 1, "
+                    "executor_id = 'station-1-00000001', owner_xid = :token WHERE workflow_uuid = :id"
+                ),
+                {"token": str(uuid.uuid4()), "id": job_workflow_id(row.id, 1)},
+            )
+            self.registry.move(connection, row.id, JobState.RUNNING, attempts=1, step="process")
+            lease = {"executor_id": "station-1-00000001", "host": "station", "boot_id": "", "pid": 1}
+            connection.execute(sa.insert(executor).values(**lease, beat_at=time.time()))
 
 
 def bring_about(station: Station) -> None:
     """Every state that a job can be in when the line stops."""
-    with station.running("listen"):
-        station.send(1, 2, 3)
-        poison = digest(uid_from("2.25", "spots", "2", "picture"))[:32]
-        station.run("work", "--until-idle", MEDPIPE_POISON=poison)
-        station.orthanc.stop()
-        station.send(4)
-        with station.running("work"):
-            assert wait_until(lambda: station.states().get(4) == "sending", 900, 2)
-            time.sleep(5)  # the first attempt to send is over
-        station.send(5)
-        fault = f"after_claim:{station.folder / 'killed'}"
-        assert station.run("work", MEDPIPE_FAULT=fault) == -signal.SIGKILL
-        station.send(6, 7)
-        station.settle()
+    station.receive(1, 2, 3, 4)
+    ended = {number: state for number, state in STATES.items() if number <= 4}
+    poison = digest(uid_from("2.25", "spots", "2", "picture"))[:32]
+    with station.worker(MEDPIPE_POISON=poison):
+        assert wait_until(lambda: station.states() == ended and station.tried(4), 1800, 1), station.states()
+    station.receive(5, 6, 7)
+    station.settle()
+    station.claim(5)
     assert station.states() == STATES, station.states()
 
 
@@ -171,7 +188,8 @@ def calm(connection: sa.Connection, root: Path) -> None:
 
 
 def _calm_column(connection: sa.Connection, table: sa.Table, column: sa.Column[Any]) -> None:
-    values = set(connection.execute(sa.select(column).where(column.is_not(None))).scalars())
+    found = connection.execute(sa.select(column).where(column.is_not(None))).scalars()
+    values = {value for value in found if isinstance(value, int | float | str)}
     renewed: dict[Any, Any] = {}
     for rank, value in enumerate(sorted(values, key=str)):
         if isinstance(value, int | float) and 1.7e9 < value < 2e9:
@@ -248,29 +266,29 @@ def _drawing() -> Callable[..., Path]:
 
 
 def main() -> None:
-    """Writes the three files."""
+    """Writes the files of one kind of database."""
+    kind = sys.argv[1]
     folder = Path(tempfile.mkdtemp())
-    server = LocalPostgres().create().start()
+    server = LocalPostgres().create().start() if kind == "postgresql" else None
+    orthanc = LocalOrthanc(folder / "orthanc").start()
     try:
-        for kind in ("sqlite", "postgresql"):
-            orthanc = LocalOrthanc(folder / f"orthanc-{kind}").start()
-            name = server.new_database()
-            url = "sqlite" if kind == "sqlite" else server.url(name)
-            station = Station(folder / kind, orthanc, url)
-            bring_about(station)
-            root = station.config.site.root
-            engine = sa.create_engine(station.config.site.database_url)
-            with engine.begin() as connection:
-                calm(connection, root)
-            engine.dispose()
-            text = dump_sqlite(root / "medpipe.sqlite") if kind == "sqlite" else dump_postgres(server, name)
-            (HERE / f"{__version__}.{kind}.sql").write_text(text, encoding="utf-8")
-            packed = pack(root)
-            (folder / f"{kind}.tar.gz").write_bytes(packed)
-            (HERE / f"{__version__}.files.tar.gz").write_bytes(packed)
-        assert (folder / "sqlite.tar.gz").read_bytes() == (folder / "postgresql.tar.gz").read_bytes()
+        name = server.new_database() if server is not None else ""
+        station = Station(folder / "site", orthanc, server.url(name) if server is not None else "sqlite")
+        bring_about(station)
+        root = station.config.site.root
+        with station.registry.begin() as connection:
+            calm(connection, root)
+        station.close()
+        text = dump_postgres(server, name) if server is not None else dump_sqlite(root / "medpipe.sqlite")
+        (HERE / f"{__version__}.{kind}.sql").write_text(text, encoding="utf-8")
+        files, packed = HERE / f"{__version__}.files.tar.gz", pack(root)
+        if files.exists() and files.read_bytes() != packed:
+            raise SystemExit(f"{files} was made by another release, or is not the same on both databases")
+        files.write_bytes(packed)
     finally:
-        server.remove()
+        orthanc.kill()
+        if server is not None:
+            server.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 
