@@ -27,6 +27,7 @@ class ReasonCode(StrEnum):
     TWO_PATIENTS = "TWO_PATIENTS"
     SAME_UID_OTHER_CONTENT = "SAME_UID_OTHER_CONTENT"
     SERIES_IN_TWO_STUDIES = "SERIES_IN_TWO_STUDIES"
+    STUDY_REMOVED = "STUDY_REMOVED"
     # geometry
     GEOM_MISSING = "GEOM_MISSING"
     GEOM_SINGLE_SLICE = "GEOM_SINGLE_SLICE"
@@ -92,6 +93,12 @@ class Refused(MedpipeError):
         super().__init__(sentence)
         self.reason = reason
         self.code = reason.value
+
+
+class NewerDatabase(MedpipeError):
+    """The database, or a backup, is of a newer version of medpipe; this one must not touch it."""
+
+    code = "DATABASE_NEWER"
 
 
 class StorageError(MedpipeError):

@@ -12,9 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 
+from medpipe import __version__
+from medpipe.errors import NewerDatabase, UsageError
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_NUMBER = 0x6D656470  # "medp": PostgreSQL's advisory lock of our migrations
 _BUSY_MS = 30_000
+REVISION_TABLE = "medpipe_revision"
 
 
 def open_engine(url: str) -> Engine:
@@ -83,7 +87,10 @@ def clock(connection: Connection) -> sa.ColumnElement[float]:
 
 
 def migrate(url: str) -> None:
-    """Brings the tables to the newest revision (Alembic). Safe when several processes do it at once."""
+    """Brings the tables to the newest revision (Alembic). Safe when several processes do it at once.
+
+    Raises NewerDatabase where a newer version of medpipe has done so already; nothing is changed then.
+    """
     from alembic import command
 
     engine = open_engine(url)
@@ -92,6 +99,9 @@ def migrate(url: str) -> None:
             _one_at_a_time(engine, url),
             engine.connect().execution_options(medpipe_write=True) as connection,
         ):
+            revision = _revision(connection)
+            if revision is not None:
+                check_known_revision(revision, "the database")
             config = alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -107,6 +117,35 @@ def alembic_config() -> Any:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     return config
+
+
+def check_revision(engine: Engine) -> None:
+    """Raises where the tables are not those of this version: NewerDatabase, or UsageError where they are older."""
+    with reading(engine) as connection:
+        revision = _revision(connection)
+    if revision is not None and check_known_revision(revision, "the database"):
+        raise UsageError("the database is of an older version of medpipe; `medpipe init` migrates it")
+
+
+def check_known_revision(revision: str, what: str) -> bool:
+    """Whether tables of this revision have to be migrated. Raises NewerDatabase where this version does not know it."""
+    from alembic.script import ScriptDirectory
+
+    versions = ScriptDirectory.from_config(alembic_config())
+    head = versions.get_current_head()
+    if revision not in {version.revision for version in versions.walk_revisions()}:
+        raise NewerDatabase(
+            f"{what} is of a newer version of medpipe (tables {revision}; {__version__} knows {head}): install that "
+            "version again, or restore a backup of this one"
+        )
+    return revision != head
+
+
+def _revision(connection: Connection) -> str | None:
+    """The revision of the tables; None where there are none."""
+    if not sa.inspect(connection).has_table(REVISION_TABLE):
+        return None
+    return connection.execute(sa.text(f"SELECT version_num FROM {REVISION_TABLE}")).scalar()
 
 
 @contextmanager

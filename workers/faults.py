@@ -24,6 +24,9 @@ POINTS = (
     "after_confirm",
     "after_let_go",
     "before_removed",
+    "in_backup",
+    "before_backup",
+    "in_restore",
 )
 
 

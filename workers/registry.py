@@ -18,7 +18,7 @@ from medpipe.identity import digest, safe_name, set_digest
 from workers import audit, tables
 from workers.database import is_sqlite, migrate, open_engine, reading, writing
 from workers.spool import Sidecar
-from workers.tables import TRANSITIONS, JobState, Retention
+from workers.tables import REMOVED, TRANSITIONS, JobState, Retention
 
 STAT, ROUTINE = 1, 100
 """Priorities of the queue; lower runs first."""
@@ -138,7 +138,7 @@ class Registry:
         if was == Retention.REMOVED.value:
             self._count_in(connection, row)
             return 1
-        if was == Retention.REMOVING.value:
+        if was == Retention.REMOVING.value and not row["aside"]:
             connection.execute(sa.update(study).where(its_study).values(instances=study.c.instances + 1))
         return 0
 
@@ -206,13 +206,16 @@ class Registry:
             )
 
     def odd_instances(self) -> list[Row[Any]]:
-        """Instances that were kept but belong to no study or lie aside: reported, never dropped."""
+        """Instances that are kept but belong to no study or lie aside: reported, never dropped."""
         table = tables.instance
         with self.read() as connection:
             return list(
                 connection.execute(
                     sa.select(table)
-                    .where(sa.or_(table.c.aside, table.c.study_uid.is_(None)))
+                    .where(
+                        sa.or_(table.c.aside, table.c.study_uid.is_(None)),
+                        table.c.retention == Retention.KEPT.value,
+                    )
                     .order_by(table.c.file)
                 ).all()
             )
@@ -224,7 +227,8 @@ class Registry:
     ) -> list[str]:
         """Turns one generation of a study into jobs, once: whoever comes second finds it done. Returns the new jobs.
 
-        A queued job of the same study and bundle with older content is cancelled: the new one sees more.
+        A queued job of the same study and bundle with older content is cancelled: the new one sees more. Rows that only
+        said why there was no job give way to what is said now.
         """
         now = time.time()
         with self.begin() as connection:
@@ -240,10 +244,15 @@ class Registry:
             )
             if not done.rowcount:
                 return []
+            idle = sa.and_(tables.job.c.study_uid == study.study_uid, tables.job.c.bundle == "")
+            connection.execute(sa.delete(tables.job).where(idle))
             return [plan.id for plan in plans if self.plan(connection, plan, enqueue, now)]
 
     def plan(self, connection: Connection, plan: JobPlan, enqueue: Enqueue, now: float) -> bool:
-        """Adds one job and puts it on the queue; False where the job is already there."""
+        """Adds one job and puts it on the queue; False where the job is already there.
+
+        A job that was given up, and whose files a person then removed, is run again: its instances have come back.
+        """
         row = {
             "id": plan.id,
             "study_uid": plan.study_uid,
@@ -261,9 +270,13 @@ class Registry:
             "created_at": now,
             "updated_at": now,
         }
-        if not insert(connection, tables.job, row):
-            return False
         job = tables.job
+        if not insert(connection, job, row):
+            known = connection.execute(sa.select(job.c.state, job.c.step).where(job.c.id == plan.id)).one()
+            if known.state != JobState.CANCELLED.value or known.step != REMOVED:
+                return False
+            self.again(connection, plan.id, enqueue, "medpipe", plan.priority)
+            return True
         older = connection.execute(
             sa.select(job.c.id).where(
                 job.c.study_uid == plan.study_uid,

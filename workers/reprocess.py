@@ -22,6 +22,7 @@ from medpipe.errors import NotFound, PeerUnreachable, StorageError, UsageError
 from medpipe.identity import resembles_uid
 from medpipe.pacs import NOT_IMAGES, ReceivedFile, find_instances, find_results, find_studies, retrieve
 from medpipe.routing import facts_of, route
+from workers.late import PART
 from workers.peek import Identity, UnreadableHeader, peek
 from workers.queue import JobQueue
 from workers.registry import ROUTINE, JobPlan, Registry, content_digest
@@ -82,6 +83,7 @@ class Reprocessor:
             plans = self._plans(study_uid, request)
             held = find_results(peer, self._config.listener.ae_title, study_uid)
             outcome = self._queue_missing(study_uid, plans, held, request)
+            self._take_parts_along(study_uid, outcome)
             if was_settled:
                 self._mark_settled(study_uid)
             return outcome
@@ -261,6 +263,13 @@ class Reprocessor:
                 sa.select(study.c.settled, study.c.generation).where(study.c.study_uid == study_uid)
             ).one_or_none()
         return row is None or row.settled >= row.generation
+
+    def _take_parts_along(self, study_uid: str, outcome: Reprocessed) -> None:
+        """What had come too late, and was kept apart, is now part of the whole."""
+        if outcome.queued or outcome.present:
+            late = sa.and_(job.c.study_uid == study_uid, job.c.bundle == "", job.c.reason == PART)
+            with self._registry.begin() as connection:
+                connection.execute(sa.delete(job).where(late))
 
     def _mark_settled(self, study_uid: str) -> None:
         """What was retrieved is dealt with: no rule looks at it again until something new arrives."""

@@ -16,6 +16,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Collection
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -27,7 +28,7 @@ from workers.database import is_away
 from workers.publish import outbox
 from workers.registry import Registry
 from workers.spool import Spool
-from workers.tables import JobState, Retention, instance, job, study
+from workers.tables import REMOVED, JobState, Retention, instance, job, study
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ _ROUND_SECONDS = 60.0
 _PAUSE_SECONDS = 0.01
 """After each instance: receiving and sending come first."""
 _STUDIES_PER_ROUND = 200
+FILES_REMOVED = "files removed"
+"""In the audit trail, by whomever: retention is `medpipe`."""
 
 
 class Janitor:
@@ -67,10 +70,10 @@ class Janitor:
         before = time.time() - self._keep_seconds
         done: list[str] = []
         for study_uid in self._begun():
-            done += self._finish(study_uid, stop)
+            done += self.finish(study_uid, stop)
         for study_uid in self._due(before):
             if not stop.is_set() and self.mark(study_uid, before):
-                done += self._finish(study_uid, stop)
+                done += self.finish(study_uid, stop)
         if done:
             log.info(
                 "removed the files of %d studies that are over (site.keep_days)", len(done),
@@ -84,26 +87,32 @@ class Janitor:
             # locked in this order by all; what is asked afterwards can no longer change
             connection.execute(sa.select(study).where(study.c.study_uid == study_uid).with_for_update())
             connection.execute(sa.select(job.c.id).where(job.c.study_uid == study_uid).with_for_update())
-            over = _is_over(before)
+            over = is_over(before)
             if connection.execute(sa.select(study.c.study_uid).where(_this(study_uid), over)).first() is None:
                 return False
-            marked = connection.execute(
-                sa.update(instance)
-                .where(instance.c.study_uid == study_uid, instance.c.retention == Retention.KEPT.value)
-                .values(retention=Retention.REMOVING.value)
-            ).rowcount
-            connection.execute(
-                sa.update(study)
-                .where(_this(study_uid))
-                .values(retention=Retention.REMOVING.value, instances=study.c.instances - marked)
-            )
-            audit.note(connection, "medpipe", "files removed", study_uid, {"instances": marked})
+            marked = self.mark_removing(connection, study_uid)
+            audit.note(connection, "medpipe", FILES_REMOVED, study_uid, {"instances": marked})
         return True
+
+    def mark_removing(self, connection: Connection, study_uid: str) -> int:
+        """From the commit on, a study's files go; returns how many instances. The caller has locked and judged it."""
+        kept = sa.and_(instance.c.study_uid == study_uid, instance.c.retention == Retention.KEPT.value)
+        counted = sa.select(sa.func.count()).where(kept, instance.c.aside.is_(False))
+        counting = connection.execute(counted).scalar_one()
+        marked = connection.execute(
+            sa.update(instance).where(kept).values(retention=Retention.REMOVING.value)
+        ).rowcount
+        connection.execute(
+            sa.update(study)
+            .where(_this(study_uid))
+            .values(retention=Retention.REMOVING.value, instances=study.c.instances - counting)
+        )
+        return int(marked)
 
     def _due(self, before: float) -> list[str]:
         query = (
             sa.select(study.c.study_uid)
-            .where(_is_over(before))
+            .where(is_over(before))
             .order_by(study.c.last_at)
             .limit(_STUDIES_PER_ROUND)
         )
@@ -116,15 +125,16 @@ class Janitor:
         with self._registry.read() as connection:
             return list(connection.execute(query).scalars())
 
-    def _finish(self, study_uid: str, stop: threading.Event) -> list[str]:
+    def finish(self, study_uid: str, stop: threading.Event | None = None) -> list[str]:
         """Removes the files of a marked study; the study, where all of them are gone."""
+        stop = stop or threading.Event()
         marked = sa.select(instance.c.sop_instance_uid, instance.c.digest).where(
             instance.c.study_uid == study_uid, instance.c.retention == Retention.REMOVING.value
         )
         with self._registry.read() as connection:
             going = connection.execute(marked).all()
         for one in going:
-            self._remove_instance(one.sop_instance_uid, one.digest)
+            self.remove_instance(one.sop_instance_uid, one.digest)
             if stop.wait(_PAUSE_SECONDS):
                 return []
         self._empty_outbox(study_uid)
@@ -147,7 +157,8 @@ class Janitor:
             ).rowcount
         return [study_uid] if changed and after is Retention.REMOVED else []
 
-    def _remove_instance(self, sop_instance_uid: str, digest: str) -> None:
+    def remove_instance(self, sop_instance_uid: str, digest: str) -> None:
+        """Removes the file of one marked instance, unless it has just arrived again."""
         same = sa.and_(instance.c.sop_instance_uid == sop_instance_uid, instance.c.digest == digest)
         marked = sa.and_(same, instance.c.retention == Retention.REMOVING.value)
         with self._registry.begin() as connection:
@@ -169,21 +180,32 @@ class Janitor:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_removed(connection: Connection, study_uid: str) -> bool:
-    """Whether a study's files are gone or going; its row stays locked to the end of the caller's transaction."""
-    query = sa.select(study.c.retention).where(_this(study_uid)).with_for_update()
-    found = connection.execute(query).scalar_one_or_none()
-    return found is not None and found != Retention.KEPT.value
+def is_removed(connection: Connection, study_uid: str, files: Collection[str] | None = None) -> bool:
+    """Whether a study's files are gone or going, or some of those named; None: some of any.
+
+    The study's row stays locked to the end of the caller's transaction.
+    """
+    row = connection.execute(
+        sa.select(study.c.retention).where(_this(study_uid)).with_for_update()
+    ).one_or_none()
+    if row is not None and row.retention != Retention.KEPT.value:
+        return True
+    gone = sa.select(instance.c.file).where(
+        instance.c.study_uid == study_uid,
+        instance.c.aside.is_(False),
+        instance.c.retention != Retention.KEPT.value,
+    )
+    return any(files is None or one in files for one in connection.execute(gone).scalars())
 
 
 def _this(study_uid: str) -> sa.ColumnElement[bool]:
     return study.c.study_uid == study_uid
 
 
-def _is_over(before: float) -> sa.ColumnElement[bool]:
+def is_over(before: float) -> sa.ColumnElement[bool]:
     """Of a row of `study`: whether nothing has happened since `before`, and nothing can without a new arrival."""
     open_job = sa.select(job.c.id).where(
-        job.c.study_uid == study.c.study_uid, sa.or_(job.c.updated_at > before, sa.not_(_job_is_over()))
+        job.c.study_uid == study.c.study_uid, sa.or_(job.c.updated_at > before, sa.not_(job_is_over()))
     )
     of_study = sa.select(instance.c.file).where(
         instance.c.study_uid == study.c.study_uid, instance.c.retention == Retention.KEPT.value
@@ -199,8 +221,8 @@ def _is_over(before: float) -> sa.ColumnElement[bool]:
     )
 
 
-def _job_is_over() -> sa.ColumnElement[bool]:
-    """Of a row of `job`: confirmed, ignored, or given way to a newer confirmed job of the same study and bundle."""
+def job_is_over() -> sa.ColumnElement[bool]:
+    """Of a row of `job`: confirmed, ignored, removed by a person, or given way to a newer confirmed job of its kind."""
     newer = job.alias("newer")
     replaced = sa.select(newer.c.id).where(
         newer.c.study_uid == job.c.study_uid,
@@ -210,6 +232,7 @@ def _job_is_over() -> sa.ColumnElement[bool]:
     )
     return sa.or_(
         job.c.state.in_([JobState.CONFIRMED.value, JobState.IGNORED.value]),
+        job.c.step == REMOVED,
         sa.and_(
             sa.or_(
                 job.c.state == JobState.CANCELLED.value,
@@ -222,5 +245,5 @@ def _job_is_over() -> sa.ColumnElement[bool]:
 
 def _jobs_over(connection: Connection, study_uid: str) -> list[str]:
     """Jobs of a study that nobody works on; their rows stay locked, so none is queued again meanwhile."""
-    query = sa.select(job.c.id).where(job.c.study_uid == study_uid, _job_is_over())
+    query = sa.select(job.c.id).where(job.c.study_uid == study_uid, job_is_over())
     return list(connection.execute(query.with_for_update(of=job)).scalars())

@@ -22,6 +22,7 @@ from medpipe.errors import MedpipeError, ReasonCode
 from medpipe.logs import Event, about
 from medpipe.pacs import count_instances
 from medpipe.routing import facts_of, route
+from workers.late import PART, parts_of
 from workers.registry import ROUTINE, STAT, Enqueue, JobPlan, Registry, StudyRow, content_digest
 from workers.spool import Spool
 from workers.tables import JobState
@@ -92,6 +93,10 @@ class Steward:
         """Turns a study's present content into jobs."""
         try:
             plans = self._plans(study)
+            if parts := parts_of(self._registry, study.study_uid, plans):
+                here = _content(self._registry.instances_of(study.study_uid))
+                plans = [plan for plan in plans if plan not in parts and plan.bundle]
+                plans.append(self._idle_plan(study, here, JobState.QUARANTINED, PART))
         except MedpipeError as error:
             log.error(
                 "study %s cannot be settled: %s", study.study_uid, error,

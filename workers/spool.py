@@ -21,13 +21,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medpipe.errors import IntegrityError
+from medpipe.errors import IntegrityError, UsageError
 from medpipe.identity import digest
 from medpipe.logs import Event, about
 from workers.durable import json_text, sync_files, sync_folder
 
 log = logging.getLogger(__name__)
 
+RESTORING = ".restoring"
+"""Below `site.root` while a backup is being put into place."""
 _PREAMBLE = 128
 _BLOCK = 1 << 20
 _STALE_INCOMING_SECONDS = 24 * 3600
@@ -75,6 +77,10 @@ class Spool:
     """The folders under `site.root`. Any number of processes and machines may share them (POSIX rename and fsync)."""
 
     def __init__(self, root: Path) -> None:
+        if (root / RESTORING).exists():
+            raise UsageError(
+                f"{root}: a restore has not ended; run `medpipe restore` again with the same backup"
+            )
         self.root = root
         self.incoming = root / "spool" / "incoming"
         self.instances = root / "spool" / "instances"

@@ -140,7 +140,7 @@ def retry(registry: Registry, queue: JobQueue, study_or_job: str, who: str) -> l
         if JobState(row.state) not in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED):
             continue
         with registry.begin() as connection:
-            _check_kept(connection, row.study_uid)
+            _check_kept(connection, row)
             if not _send_again(registry, queue, connection, row):
                 registry.again(connection, row.id, queue.enqueue, who)
         done.append(row.id)
@@ -151,17 +151,17 @@ def retry(registry: Registry, queue: JobQueue, study_or_job: str, who: str) -> l
     return done
 
 
-def _check_kept(connection: sa.Connection, study_uid: str) -> None:
-    if is_removed(connection, study_uid):
+def _check_kept(connection: sa.Connection, row: sa.Row[Any]) -> None:
+    if is_removed(connection, row.study_uid, row.instances if row.bundle else None):
         raise UsageError(
-            f"study {study_uid}: its files were removed after site.keep_days; "
-            f"`medpipe reprocess {study_uid}` retrieves it again"
+            f"study {row.study_uid}: its files were removed, or some of them; "
+            f"`medpipe reprocess {row.study_uid}` retrieves it again"
         )
 
 
 def _settle_again(registry: Registry, row: sa.Row[Any], who: str) -> None:
     with registry.begin() as connection:
-        _check_kept(connection, row.study_uid)
+        _check_kept(connection, row)
         connection.execute(sa.delete(job).where(job.c.id == row.id))  # it only said why there is no job
         connection.execute(
             sa.update(study)

@@ -64,6 +64,9 @@ FINAL = frozenset(
     {JobState.CONFIRMED, JobState.IGNORED, JobState.QUARANTINED, JobState.FAILED, JobState.CANCELLED}
 )
 
+REMOVED = "removed"
+"""The step of a job whose files a person has removed; it is over, whatever its state."""
+
 _ANYWHERE = frozenset({JobState.CANCELLED, JobState.FAILED})
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.SETTLING: frozenset({JobState.QUEUED, JobState.IGNORED}) | _ANYWHERE,
@@ -87,8 +90,10 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     | _ANYWHERE,
     JobState.CONFIRMED: frozenset({JobState.QUEUED, JobState.SENDING}),
     JobState.IGNORED: frozenset({JobState.QUEUED}),
-    JobState.QUARANTINED: frozenset({JobState.QUEUED}),
-    JobState.FAILED: frozenset({JobState.QUEUED, JobState.SENDING, JobState.SENT, JobState.CONFIRMED}),
+    JobState.QUARANTINED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.FAILED: frozenset(
+        {JobState.QUEUED, JobState.SENDING, JobState.SENT, JobState.CONFIRMED, JobState.CANCELLED}
+    ),
     JobState.CANCELLED: frozenset({JobState.QUEUED}),
 }
 """From -> to. A retry or a forced reprocess queues a finished job again as its next generation."""

@@ -176,7 +176,9 @@ def load_commands() -> None:
         "jobs",
         "auditing",
         "people",
+        "removal",
         "explain",
+        "backup",
         "models",
         "samples",
     ):

@@ -30,7 +30,12 @@ def explain(
     check_rules(config.rules)
     if not config.rules:
         raise UsageError("the settings hold no rules")
-    callers = _files(study, config)
+    gone = [] if Path(study).exists() else _removed(study)
+    for line in gone:
+        typer.echo(line)
+    callers = _files(study, config, may_be_gone=bool(gone))
+    if not callers:
+        return
     with GuardedReader(config.reading, uid_root=config.site.uid_root) as reader:
         scan = reader.scan(list(callers))
         for refusal in scan.unreadable:
@@ -47,7 +52,23 @@ def explain(
                 typer.echo(f"  rule {verdict.rule.name!r} -> {verdict.rule.bundle}: {outcome}: {verdict.why}")
 
 
-def _files(study: str, config: Config) -> Mapping[Path, str]:
+def _removed(study: str) -> list[str]:
+    """What there is to say of a received study whose files were removed, or some of them."""
+    from sqlalchemy.exc import DBAPIError
+
+    from medpipe.cli.jobs import open_registry
+    from workers.removal import account_of
+
+    if not is_uid(study) or invocation.config_path() is None:
+        return []
+    try:
+        with open_registry() as (_, registry, _queue):
+            return account_of(registry, study)
+    except DBAPIError:
+        return []  # the rules can be explained without the database
+
+
+def _files(study: str, config: Config, *, may_be_gone: bool = False) -> Mapping[Path, str]:
     """Files of a path, or of a received study with the AE title that sent each."""
     path = Path(study)
     if path.exists():
@@ -64,6 +85,6 @@ def _files(study: str, config: Config) -> Mapping[Path, str]:
     found = {
         spool.path_of(sidecar): sidecar.calling_ae for sidecar in spool.sidecars(study) if not sidecar.aside
     }
-    if not found:
+    if not found and not may_be_gone:
         raise NotFound(f"study {study}: nothing received under this UID")
     return found

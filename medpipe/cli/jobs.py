@@ -29,7 +29,7 @@ def status(
     from workers.spool import Spool
     from workers.status import status_rows, study_named
 
-    with _registry() as (config, registry, _):
+    with open_registry() as (config, registry, _):
         spool = Spool(config.site.root)
         register_arrivals(spool, registry)
         rows = status_rows(registry, study_named(registry, study) if study is not None else None)
@@ -50,7 +50,7 @@ def retry(
     """Run failed, refused or cancelled jobs again."""
     from workers.status import retry as run_again
 
-    with _registry() as (_, registry, queue):
+    with open_registry() as (_, registry, queue):
         for job_id in run_again(registry, queue, study_or_job, who()):
             typer.echo(f"queued again: {job_id}")
 
@@ -62,7 +62,7 @@ def cancel(
     """Stop jobs that wait, run or send."""
     from workers.status import cancel as stop
 
-    with _registry() as (_, registry, queue):
+    with open_registry() as (_, registry, queue):
         for job_id in stop(registry, queue, study_or_job, who()):
             typer.echo(f"cancelled: {job_id}")
 
@@ -86,7 +86,9 @@ def check_destination_command(
 
 
 @contextmanager
-def _registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
+def open_registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
+    """The site's registry and queue, where their tables are those of this version."""
+    from workers.database import check_revision
     from workers.queue import JobQueue
     from workers.registry import Registry
 
@@ -94,6 +96,7 @@ def _registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
     registry = Registry(config.site.database_url)
     queue = JobQueue(config.site.database_url)
     try:
+        check_revision(registry.engine)
         yield config, registry, queue
     finally:
         queue.close()
@@ -101,7 +104,7 @@ def _registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
 
 
 def who() -> str:
-    """Who types the command, for the audit trail."""
+    """Whom the audit trail names: the user that runs the command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

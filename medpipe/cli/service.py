@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medpipe.cli.app import app, invocation
+
+if TYPE_CHECKING:
+    from medpipe.config import Config
 
 config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -28,13 +31,18 @@ def init() -> None:
 @config_app.command("show")
 def config_show() -> None:
     """Print the checked settings as TOML."""
+    path, settings = invocation.config_path(), invocation.config()
+    typer.echo(f"# {path if path is not None else 'no file found: all defaults'}")
+    typer.echo(settings_text(settings), nl=False)
+
+
+def settings_text(config: Config) -> str:
+    """The settings as TOML, secrets masked."""
     import tomli_w
 
     from medpipe.config import masked
 
-    path, settings = invocation.config_path(), invocation.config()
-    typer.echo(f"# {path if path is not None else 'no file found: all defaults'}")
-    typer.echo(tomli_w.dumps(_without_none(masked(settings))), nl=False)
+    return tomli_w.dumps(_without_none(masked(config)))
 
 
 def _without_none(value: object) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from local_orthanc import LocalOrthanc
 from local_process import wait_until
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from medpipe.config import load_config
 from medpipe.identity import uid_from
+from workers.registry import Registry
+from workers.status import status_rows
 
 OPHTHALMIC_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -48,7 +53,7 @@ class Line:
             )
         self.processes.append(process)
         if command[0] == "listen":
-            assert wait_until(lambda: b"listening" in self.log("listen"), 30), self.log("listen").decode()[
+            assert wait_until(lambda: b"listening" in self.log("listen"), 120), self.log("listen").decode()[
                 -2000:
             ]
         return process
@@ -61,16 +66,19 @@ class Line:
         return path.read_bytes() if path.exists() else b""
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), *command],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = self._call(*command)
         assert done.returncode == 0, (
             f"{command}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
         return done.stdout
+
+    def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "medpipe.cli", "--config", str(self.config_file), *command],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     def status(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(self.run("status", "--json"))
@@ -84,6 +92,38 @@ class Line:
             assert time.monotonic() < end, f"{shown}\n{self.log('work').decode()[-3000:]}"
             time.sleep(0.3)
         return rows
+
+    def watch(
+        self, good: Callable[[list[dict[str, Any]]], bool], seconds: float = 400
+    ) -> list[dict[str, Any]]:
+        """Like `wait`, without a process for each look, and patient: for long ways on a busy machine."""
+        registry = Registry(load_config(self.config_file).site.database_url)
+        try:
+            end = time.monotonic() + seconds
+            while not good(rows := status_rows(registry)):
+                shown = [(row["state"], row["step"], row["reason"]) for row in rows]
+                assert time.monotonic() < end, f"{shown}\n{self.log('work').decode()[-3000:]}"
+                time.sleep(0.5)
+            return rows
+        finally:
+            registry.close()
+
+    def destroy(self) -> None:
+        """The machine is gone: its processes, its disk, its database."""
+        for process in self.processes:
+            process.kill()
+            process.wait(60)
+        self.processes.clear()
+        (self.folder / "listen.log").unlink(missing_ok=True)
+        site = load_config(self.config_file).site
+        shutil.rmtree(site.root)
+        if not site.database_url.startswith("sqlite"):
+            engine = sa.create_engine(site.database_url)
+            with engine.begin() as connection:
+                connection.execute(
+                    sa.text("DROP SCHEMA dbos CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+                )
+            engine.dispose()
 
     def stop(self) -> None:
         for process in self.processes:

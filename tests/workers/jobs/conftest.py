@@ -18,7 +18,10 @@ from medpipe.config import Config, parse_config
 from medpipe.identity import digest, file_sha256, uid_from
 from workers.queue import JobQueue, status_table
 from workers.registry import ROUTINE, JobPlan, Registry
-from workers.tables import delivery, job, result
+from workers.retention import Janitor
+from workers.settle import register_arrivals
+from workers.spool import Arrival, Sidecar, Spool
+from workers.tables import JobState, delivery, instance, job, result, study
 from workers.work import prepare
 
 ME = "host-1-aaaaaaaa"
@@ -139,7 +142,9 @@ def make_site(tmp_path: Path, template: Path) -> Iterator[Callable[..., Site]]:
         root.mkdir(exist_ok=True)
         shutil.copy(template, root / "medpipe.sqlite")
         peers = {"PACS": {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": 4242}}
-        config = parse_config({"site": {"root": str(root)}, "peers": peers} | sections)
+        config = parse_config(
+            {"peers": peers} | sections | {"site": {"root": str(root)} | sections.get("site", {})}
+        )
         site = Site(config, Registry(config.site.database_url), JobQueue(config.site.database_url))
         made.append(site)
         return site
@@ -153,6 +158,78 @@ def make_site(tmp_path: Path, template: Path) -> Iterator[Callable[..., Site]]:
 @pytest.fixture
 def site(make_site: Callable[..., Site]) -> Site:
     return make_site()
+
+
+class Kept:
+    """A site with a spool of real files, and a janitor."""
+
+    study = "2.25.1"
+    long_ago = 1000.0
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.registry, self.spool = site, site.registry, Spool(site.root)
+        self.janitor = Janitor(site.config, self.spool, site.registry)
+
+    def receive(self, number: int, at: float = long_ago, content: bytes = b"") -> Sidecar:
+        """What the listener does with an instance."""
+        path = self.spool.incoming / f"{number}.part"
+        path.write_bytes(bytes(128) + b"DICM" + content + str(number).encode())
+        arrival = Arrival(
+            f"2.25.1.{number}", "1.2.3", self.study, "2.25.1.0", "1.2.840.10008.1.2", "PACS", "M"
+        )
+        return self.spool.receive(path, arrival, at)[0]
+
+    def register(self) -> int:
+        return register_arrivals(self.spool, self.registry)
+
+    def settle(self, state: JobState, content: str = "a", **values: Any) -> str:
+        """The study's present content becomes a job, which ends long ago."""
+        files = tuple(row.file for row in self.registry.instances_of(self.study))
+        plan = JobPlan(
+            self.study,
+            "phantom-2d",
+            "1.0.0",
+            "b" * 64,
+            content,
+            files,
+            "spots",
+            100,
+            ("PACS",),
+            self.long_ago,
+        )
+        for row in self.registry.unsettled():
+            self.registry.settle(row, [plan], self.site.queue.enqueue)
+        self.site.put(plan.id, state=state.value, updated_at=self.long_ago, **values)
+        return plan.id
+
+    def files(self) -> int:
+        """Files of instances that are on the disk, sidecars included."""
+        return len(list(self.spool.instances.glob("??/*-*.*")))
+
+    def row(self) -> Any:
+        with self.registry.read() as connection:
+            return connection.execute(sa.select(study)).one()
+
+    def retentions(self) -> list[str]:
+        with self.registry.read() as connection:
+            return sorted(connection.execute(sa.select(instance.c.retention)).scalars())
+
+    def received(self, instances: int = 3) -> Kept:
+        for number in range(instances):
+            self.receive(number)
+        self.register()
+        return self
+
+
+@pytest.fixture
+def make_kept(make_site: Callable[..., Site]) -> Callable[..., Kept]:
+    """A function that makes a site with a spool: `make_kept(site={...})`."""
+    return lambda **sections: Kept(make_site(**sections))
+
+
+@pytest.fixture
+def kept(make_kept: Callable[..., Kept]) -> Kept:
+    return make_kept()
 
 
 @pytest.fixture

@@ -18,75 +18,18 @@ from medpipe.errors import UsageError
 from workers.audit import is_whole
 from workers.publish import outbox, publish
 from workers.queue import job_workflow_id
-from workers.registry import JobPlan
-from workers.retention import Janitor
-from workers.settle import register_arrivals
-from workers.spool import Arrival, Sidecar, Spool
 from workers.status import retry, status_rows
-from workers.tables import JobState, audit, instance, study
-
-STUDY = "2.25.1"
-LONG_AGO = 1000.0
+from workers.tables import JobState, audit
 
 
-class Kept:
-    """A site with a spool of real files, and a janitor that keeps nothing longer than a day."""
-
-    def __init__(self, site: Any) -> None:
-        self.site, self.registry, self.spool = site, site.registry, Spool(site.root)
-        self.janitor = Janitor(site.config, self.spool, site.registry)
-
-    def receive(self, number: int, at: float = LONG_AGO, content: bytes = b"") -> Sidecar:
-        """What the listener does with an instance."""
-        path = self.spool.incoming / f"{number}.part"
-        path.write_bytes(bytes(128) + b"DICM" + content + str(number).encode())
-        arrival = Arrival(f"2.25.1.{number}", "1.2.3", STUDY, "2.25.1.0", "1.2.840.10008.1.2", "PACS", "M")
-        return self.spool.receive(path, arrival, at)[0]
-
-    def register(self) -> int:
-        return register_arrivals(self.spool, self.registry)
-
-    def settle(self, state: JobState, content: str = "a", **values: Any) -> str:
-        """The study's present content becomes a job, which ends long ago."""
-        plan = JobPlan(STUDY, "phantom-2d", "1.0.0", "b" * 64, content, (), "spots", 100, ("PACS",), LONG_AGO)
-        for row in self.registry.unsettled():
-            self.registry.settle(row, [plan], self.site.queue.enqueue)
-        self.site.put(plan.id, state=state.value, updated_at=LONG_AGO, **values)
-        return plan.id
-
-    def files(self) -> int:
-        """Files of instances that are on the disk, sidecars included."""
-        return len(list(self.spool.instances.glob("??/*-*.*")))
-
-    def study(self) -> Any:
-        with self.registry.read() as connection:
-            return connection.execute(sa.select(study)).one()
-
-    def retentions(self) -> list[str]:
-        with self.registry.read() as connection:
-            return sorted(connection.execute(sa.select(instance.c.retention)).scalars())
-
-
-@pytest.fixture
-def kept(make_site: Callable[..., Any]) -> Kept:
-    return Kept(make_site())
-
-
-def received(kept: Kept, instances: int = 3) -> Kept:
-    for number in range(instances):
-        kept.receive(number)
-    kept.register()
-    return kept
-
-
-def test_a_confirmed_studys_files_go_and_its_rows_stay(kept: Kept) -> None:
-    job_id = received(kept).settle(JobState.CONFIRMED)
+def test_a_confirmed_studys_files_go_and_its_rows_stay(kept: Any) -> None:
+    job_id = kept.received().settle(JobState.CONFIRMED)
     folder = outbox(kept.site.root) / f"{job_id}-0123456789abcdef"
     folder.mkdir(parents=True)
     (folder / "A.seg.dcm").write_bytes(b"result")
-    assert kept.janitor.round() == [STUDY]
+    assert kept.janitor.round() == [kept.study]
     assert (kept.files(), list(outbox(kept.site.root).iterdir())) == (0, [])
-    assert (kept.study().retention, kept.study().instances) == ("removed", 0)
+    assert (kept.row().retention, kept.row().instances) == ("removed", 0)
     assert kept.retentions() == ["removed"] * 3
     assert [row["state"] for row in status_rows(kept.registry)] == ["confirmed"]
     with kept.registry.read() as connection:
@@ -96,40 +39,40 @@ def test_a_confirmed_studys_files_go_and_its_rows_stay(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("state", [s for s in JobState if s not in (JobState.CONFIRMED, JobState.IGNORED)])
-def test_what_is_under_way_or_waits_for_a_person_stays(kept: Kept, state: JobState) -> None:
-    received(kept).settle(state)
+def test_what_is_under_way_or_waits_for_a_person_stays(kept: Any, state: JobState) -> None:
+    kept.received().settle(state)
     assert kept.janitor.round() == [] and kept.files() == 6
 
 
-def test_an_ignored_study_goes_too(kept: Kept) -> None:
-    received(kept).settle(JobState.IGNORED)
-    assert kept.janitor.round() == [STUDY] and kept.files() == 0
+def test_an_ignored_study_goes_too(kept: Any) -> None:
+    kept.received().settle(JobState.IGNORED)
+    assert kept.janitor.round() == [kept.study] and kept.files() == 0
 
 
-def test_a_confirmed_study_stays_for_keep_days(make_site: Callable[..., Any]) -> None:
-    kept = received(Kept(make_site()))
+def test_a_confirmed_study_stays_for_keep_days(make_kept: Callable[..., Any]) -> None:
+    kept = make_kept().received()
     job_id = kept.settle(JobState.CONFIRMED)
     kept.site.put(job_id, updated_at=time.time() - 29 * 86_400)
     assert kept.janitor.round() == []
     kept.site.put(job_id, updated_at=time.time() - 31 * 86_400)
-    assert kept.janitor.round() == [STUDY]
+    assert kept.janitor.round() == [kept.study]
 
 
 @pytest.mark.parametrize("older", [JobState.CANCELLED, JobState.SENT])
-def test_an_older_job_that_a_confirmed_one_replaced_holds_nothing_back(kept: Kept, older: JobState) -> None:
-    received(kept).settle(older, created_at=LONG_AGO)
+def test_an_older_job_that_a_confirmed_one_replaced_holds_nothing_back(kept: Any, older: JobState) -> None:
+    kept.received().settle(older, created_at=kept.long_ago)
     assert kept.janitor.round() == []
     kept.receive(9)
     kept.register()
     kept.settle(JobState.CONFIRMED, "more")
-    assert kept.janitor.round() == [STUDY]
+    assert kept.janitor.round() == [kept.study]
 
 
-def test_a_study_that_is_unsettled_being_retrieved_or_contradicted_stays(kept: Kept) -> None:
-    received(kept).settle(JobState.CONFIRMED)
-    kept.registry.mark_retrieval(STUDY, "token")
+def test_a_study_that_is_unsettled_being_retrieved_or_contradicted_stays(kept: Any) -> None:
+    kept.received().settle(JobState.CONFIRMED)
+    kept.registry.mark_retrieval(kept.study, "token")
     assert kept.janitor.round() == []
-    kept.registry.mark_retrieval(STUDY, None)
+    kept.registry.mark_retrieval(kept.study, None)
     kept.receive(4)
     kept.register()
     assert kept.janitor.round() == []
@@ -139,47 +82,47 @@ def test_a_study_that_is_unsettled_being_retrieved_or_contradicted_stays(kept: K
     assert kept.janitor.round() == [] and kept.files() == 10
 
 
-def test_a_removed_instance_that_arrives_again_is_taken_as_new(kept: Kept) -> None:
-    job_id = received(kept).settle(JobState.CONFIRMED)
+def test_a_removed_instance_that_arrives_again_is_taken_as_new(kept: Any) -> None:
+    job_id = kept.received().settle(JobState.CONFIRMED)
     kept.janitor.round()
     kept.receive(1, at=time.time())
     assert kept.register() == 1
     (unsettled,) = kept.registry.unsettled()
-    assert (unsettled.instances, kept.study().retention) == (1, "kept")
-    assert [row.sop_instance_uid for row in kept.registry.instances_of(STUDY)] == ["2.25.1.1"]
+    assert (unsettled.instances, kept.row().retention) == (1, "kept")
+    assert [row.sop_instance_uid for row in kept.registry.instances_of(kept.study)] == ["2.25.1.1"]
     kept.settle(JobState.CONFIRMED, "less")
     assert kept.janitor.round() == []  # its days are counted anew
     assert kept.site.state(job_id) == "confirmed"
 
 
-def test_what_arrives_while_its_study_goes_is_never_lost(kept: Kept) -> None:
-    received(kept).settle(JobState.CONFIRMED)
-    assert kept.janitor.mark(STUDY, time.time())
+def test_what_arrives_while_its_study_goes_is_never_lost(kept: Any) -> None:
+    kept.received().settle(JobState.CONFIRMED)
+    assert kept.janitor.mark(kept.study, time.time())
     kept.receive(0)  # the sender is told that we have it
     assert kept.janitor.round() == []  # held by its arrival; the others go
     assert kept.files() == 2
     assert kept.register() == 0  # part of what was processed: nothing new
-    assert kept.registry.unsettled() == [] and kept.study().instances == 1
+    assert kept.registry.unsettled() == [] and kept.row().instances == 1
     kept.receive(5)  # a late one
     assert kept.register() == 1
     assert kept.janitor.round() == [] and kept.files() == 4
     assert kept.retentions() == ["kept", "kept", "removed", "removed"]
-    assert kept.study().retention == "kept" and len(kept.registry.unsettled()) == 1
+    assert kept.row().retention == "kept" and len(kept.registry.unsettled()) == 1
 
 
-def test_an_instance_whose_row_was_taken_back_keeps_its_file(kept: Kept) -> None:
+def test_an_instance_whose_row_was_taken_back_keeps_its_file(kept: Any) -> None:
     """The order that a second worker's steward can force between the look at the marks and the removal."""
-    received(kept).settle(JobState.CONFIRMED)
-    kept.janitor.mark(STUDY, time.time())
+    kept.received().settle(JobState.CONFIRMED)
+    kept.janitor.mark(kept.study, time.time())
     sidecar = kept.receive(0)
     kept.register()
-    kept.janitor._remove_instance(sidecar.sop_instance_uid, sidecar.digest)
+    kept.janitor.remove_instance(sidecar.sop_instance_uid, sidecar.digest)
     assert kept.spool.path_named(sidecar.file).exists()
 
 
-def test_a_job_that_was_queued_again_keeps_its_results(kept: Kept, finding: Any) -> None:
-    job_id = received(kept).settle(JobState.CONFIRMED)
-    kept.janitor.mark(STUDY, time.time())
+def test_a_job_that_was_queued_again_keeps_its_results(kept: Any, finding: Any) -> None:
+    job_id = kept.received().settle(JobState.CONFIRMED)
+    kept.janitor.mark(kept.study, time.time())
     with kept.registry.begin() as connection:  # a forced reprocess
         generation = kept.registry.again(connection, job_id, kept.site.queue.enqueue, "me")
     workflow = job_workflow_id(job_id, generation)
@@ -192,19 +135,19 @@ def test_a_job_that_was_queued_again_keeps_its_results(kept: Kept, finding: Any)
     assert (folder / "A.seg.dcm").is_file()
 
 
-def test_a_removed_study_is_not_retried_but_the_way_to_it_is_said(kept: Kept) -> None:
-    received(kept).settle(JobState.CANCELLED, created_at=LONG_AGO)
+def test_a_removed_study_is_not_retried_but_the_way_to_it_is_said(kept: Any) -> None:
+    kept.received().settle(JobState.CANCELLED, created_at=kept.long_ago)
     kept.receive(9)
     kept.register()
     kept.settle(JobState.CONFIRMED, "more")
     kept.janitor.round()
     with pytest.raises(UsageError, match=r"reprocess 2\.25\.1` retrieves it again"):
-        retry(kept.registry, kept.site.queue, STUDY, "me")
+        retry(kept.registry, kept.site.queue, kept.study, "me")
 
 
 @pytest.mark.parametrize("point", ["after_let_go", "before_removed"])
-def test_killed_in_the_middle_it_goes_on(kept: Kept, tmp_path: Path, point: str) -> None:
-    received(kept).settle(JobState.CONFIRMED)
+def test_killed_in_the_middle_it_goes_on(kept: Any, tmp_path: Path, point: str) -> None:
+    kept.received().settle(JobState.CONFIRMED)
     code = (
         "import sys\nfrom pathlib import Path\nfrom medpipe.config import parse_config\n"
         "from workers.registry import Registry\nfrom workers.retention import Janitor\n"
@@ -217,8 +160,8 @@ def test_killed_in_the_middle_it_goes_on(kept: Kept, tmp_path: Path, point: str)
         [sys.executable, "-c", code, str(kept.site.root)], env={**os.environ, **fault}, timeout=60
     )
     assert ended.returncode == -signal.SIGKILL
-    assert kept.study().retention == "removing"
+    assert kept.row().retention == "removing"
     assert kept.spool.repair() == (2 if point == "after_let_go" else 0)  # the listener starts again, too
     assert kept.register() == 0 and kept.registry.unsettled() == []  # no job of a part of the study
-    assert [kept.janitor.round(), kept.janitor.round()].count([STUDY]) == 1
-    assert kept.files() == 0 and kept.study().retention == "removed"
+    assert [kept.janitor.round(), kept.janitor.round()].count([kept.study]) == 1
+    assert kept.files() == 0 and kept.row().retention == "removed"
