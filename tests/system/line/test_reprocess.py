@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,15 @@ def test_reprocess_computes_once_and_force_gives_the_same_bytes(
     assert seg_bytes(orthanc, study) == first
     (row,) = line.status()
     assert row["state"] == "confirmed"
+
+    assert line.run("audit", "verify").startswith("whole: ")
+    exported = line.run("audit", "export", "-", "--format", "jsonl").splitlines()
+    of_study = {record["what"] for record in map(json.loads, exported) if record["study_uid"] == study}
+    assert of_study == {
+        "study reprocessed", "instances received", "job planned", "job queued again", "results published",
+        "instances sent",
+    }  # fmt: skip
+    assert {"application started", "application stopped"} <= {json.loads(text)["what"] for text in exported}
 
 
 def test_a_retrieved_study_starts_no_second_job_by_rule(
