@@ -34,7 +34,7 @@ class Reason(BaseModel):
 
 
 class Finding(BaseModel):
-    """Lesions of one class."""
+    """How many of one class were found."""
 
     class_id: str
     name: str
