@@ -32,6 +32,7 @@ def test_the_first_study_keeps_the_series_and_a_corrected_pacs_gives_it_to_the_o
     lost = again_in(SECOND, first, "astray")
     for file in (first, lost, second):
         orthanc.upload(file)
+    line.change("listener", settle_seconds=2)  # the second study's two pictures are settled together
     line.start("listen")
     line.start("work")
     for files in ([first], [lost, second]):
