@@ -15,18 +15,23 @@ from pydicom import Dataset, dcmread
 from rich.console import Console
 from rich.table import Table
 
+from medpipe.bundle import noun_of
+
 MEASUREMENT_GROUP = ("125007", "DCM")
 FINDING = ("121071", "DCM")
+FINDING_CATEGORY = ("276214006", "SCT")
 SIMILAR_FINDINGS = ("111406", "DCM")
 
 
 @dataclass
 class Found:
-    """Results in the PACS: their series, and lesions per class as the structured reports list them."""
+    """Results in the PACS: their series, and what the structured reports count per class."""
 
     series: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     """Series UID -> modality, description, number of objects."""
-    lesions: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    nouns: dict[str, str] = field(default_factory=dict)
+    """Class -> what one of it is called: lesion, structure or finding."""
     missing: list[str] = field(default_factory=list)
 
 
@@ -44,13 +49,14 @@ def read_results(orthanc: LocalOrthanc, sop_instance_uids: Collection[str]) -> F
         )
         found.series[result.SeriesInstanceUID] = (modality, description, count + 1)
         if result.Modality == "SR":
-            for name, count in findings(result):
-                found.lesions[name] += count
+            for name, noun, count in findings(result):
+                found.counts[name] += count
+                found.nouns[name] = noun
     return found
 
 
-def findings(report: Dataset) -> Iterator[tuple[str, int]]:
-    """Each class and its number of lesions in a TID 1500 report: the groups that count similar findings."""
+def findings(report: Dataset) -> Iterator[tuple[str, str, int]]:
+    """Each class, what one of it is called, and how many: a TID 1500 report's groups that count similar findings."""
     for item in report.get("ContentSequence") or ():
         if code_of(item) != MEASUREMENT_GROUP:
             yield from findings(item)
@@ -58,7 +64,9 @@ def findings(report: Dataset) -> Iterator[tuple[str, int]]:
         parts = {code_of(part): part for part in item.get("ContentSequence") or ()}
         if FINDING in parts and SIMILAR_FINDINGS in parts:
             count = parts[SIMILAR_FINDINGS].MeasuredValueSequence[0].NumericValue
-            yield str(parts[FINDING].ConceptCodeSequence[0].CodeMeaning), int(count)
+            category = parts[FINDING_CATEGORY].ConceptCodeSequence[0]
+            code = (category.CodeValue, category.CodingSchemeDesignator, category.CodeMeaning)
+            yield str(parts[FINDING].ConceptCodeSequence[0].CodeMeaning), noun_of([code]), int(count)
 
 
 def code_of(item: Dataset) -> tuple[str, str] | None:
@@ -86,12 +94,14 @@ def show(
             "job" if number == 0 else "", what, " ".join(filter(None, [job["state"], job.get("reason")]))
         )
     table.add_section()
-    total = sum(found.lesions.values())
+    total = found.counts.total()
     if total == 0:
-        table.add_row("found", "no lesion", "")
-    for number, (name, count) in enumerate(sorted(found.lesions.items())):
+        nouns = sorted(set(found.nouns.values()))
+        table.add_row("found", f"no {' or '.join(nouns) or 'finding'}", "")
+    for number, (name, count) in enumerate(sorted(found.counts.items())):
         if total:
-            table.add_row("found" if number == 0 else "", name, f"{count} lesion{'s' * (count != 1)}")
+            words = f"{count} {found.nouns[name]}{'s' * (count != 1)}"
+            table.add_row("found" if number == 0 else "", name, words)
     table.add_section()
     for number, (uid, (modality, description, _)) in enumerate(
         sorted(found.series.items(), key=itemgetter(1))

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from local_authority import LocalAuthority, openssl_program
 
+from workers.database import migrate
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -19,6 +21,14 @@ def shared_data() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database with the registry's tables, migrated once: tests copy it."""
+    path = tmp_path_factory.mktemp("migrated") / "medpipe.sqlite"
+    migrate(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -205,6 +205,26 @@ class Registry:
                 ).all()
             )
 
+    def series_first_elsewhere(self, study_uid: str) -> dict[str, str]:
+        """Those series of a study that another one had first: Series UID -> UID of that other study.
+
+        What was received first decides, whether its files are still here or not; at one time, the study's UID.
+        """
+        own, table = tables.instance.alias("own"), tables.instance
+        first = sa.func.min(table.c.received_at)
+        series = sa.select(own.c.series_uid).where(own.c.study_uid == study_uid, own.c.aside.is_(False))
+        with self.read() as connection:
+            rows = connection.execute(
+                sa.select(table.c.series_uid, table.c.study_uid)
+                .where(
+                    table.c.series_uid.in_(series), table.c.study_uid.is_not(None), table.c.aside.is_(False)
+                )
+                .group_by(table.c.series_uid, table.c.study_uid)
+                .order_by(first.desc(), table.c.study_uid.desc())
+            ).all()
+        owner = {row.series_uid: row.study_uid for row in rows}  # the last one stands: the first received
+        return {series_uid: study for series_uid, study in owner.items() if study != study_uid}
+
     def odd_instances(self) -> list[Row[Any]]:
         """Instances that are kept but belong to no study or lie aside: reported, never dropped."""
         table = tables.instance

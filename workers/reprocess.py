@@ -18,15 +18,23 @@ import sqlalchemy as sa
 from medpipe.bundle import find_bundle
 from medpipe.config import Config, Peer, Rule
 from medpipe.dicom import GuardedReader, InstanceHeader
-from medpipe.errors import NotFound, PeerUnreachable, StorageError, UsageError
+from medpipe.errors import NotFound, PeerUnreachable, Refused, StorageError, UsageError
 from medpipe.identity import resembles_uid
-from medpipe.pacs import NOT_IMAGES, ReceivedFile, find_instances, find_results, find_studies, retrieve
+from medpipe.pacs import (
+    NOT_IMAGES,
+    ReceivedFile,
+    find_instances,
+    find_results,
+    find_series,
+    find_studies,
+    retrieve,
+)
 from medpipe.routing import facts_of, route
 from workers.late import PART
 from workers.peek import Identity, UnreadableHeader, peek
 from workers.queue import JobQueue
 from workers.registry import ROUTINE, JobPlan, Registry, content_digest
-from workers.settle import register_arrivals
+from workers.settle import in_two_studies, register_arrivals
 from workers.spool import Arrival, Spool
 from workers.tables import FINAL, JobState, job, result, study
 
@@ -80,9 +88,9 @@ class Reprocessor:
         self._registry.mark_retrieval(study_uid, token)
         try:
             self._retrieve(peer, study_uid)
-            plans = self._plans(study_uid, request)
+            plans, refused = self._plans(peer, study_uid, request)
             held = find_results(peer, self._config.listener.ae_title, study_uid)
-            outcome = self._queue_missing(study_uid, plans, held, request)
+            outcome = self._queue_missing(study_uid, plans, held, request, refused)
             self._take_parts_along(study_uid, outcome)
             if was_settled:
                 self._mark_settled(study_uid)
@@ -103,8 +111,8 @@ class Reprocessor:
         if not known:
             reason = f"{len(missing)} instances would be retrieved; the rules are asked then"
             return Reprocessed(study_uid, (), (), reason)
-        plans = self._plans(study_uid, request)
-        outcome = self._queue_missing(study_uid, plans, find_results(peer, ours, study_uid), request)
+        plans, refused = self._plans(peer, study_uid, request)
+        outcome = self._queue_missing(study_uid, plans, find_results(peer, ours, study_uid), request, refused)
         if not missing:
             return outcome
         return replace(outcome, reason=f"{len(missing)} more instances would be retrieved before")
@@ -170,14 +178,19 @@ class Reprocessor:
 
     # --- plan ----------------------------------------------------------------------------------------------------
 
-    def _plans(self, study_uid: str, request: Request) -> list[JobPlan]:
+    def _plans(self, peer: Peer, study_uid: str, request: Request) -> tuple[list[JobPlan], list[Refused]]:
+        """The jobs to be, and why series that would be wanted are refused. Raises Refused where all of them are."""
         rows = {self._spool.path_named(row.file): row for row in self._registry.instances_of(study_uid)}
         if not rows:
             raise NotFound(f"study {study_uid}: none of its instances could be taken into the spool")
         with GuardedReader(self._config.reading, uid_root=self._config.site.uid_root) as reader:
             scan = reader.scan(list(rows))
         foreign = [header for header in scan.instances if not header.own_output]
-        chosen = self._chosen(foreign, {path: row.calling_ae for path, row in rows.items()}, request)
+        elsewhere = self._elsewhere(peer, study_uid)
+        calling = {path: row.calling_ae for path, row in rows.items()}
+        chosen, refused = self._chosen(foreign, calling, request, elsewhere)
+        if refused and not chosen:
+            raise refused[0]
         plans = []
         for bundle_id, (rule, members) in chosen.items():
             bundle = find_bundle(bundle_id, self._config.worker.bundle_folders)
@@ -196,12 +209,24 @@ class Reprocessor:
                     received_at=max(row.received_at for row in used),
                 )
             )
-        return plans
+        return plans, refused
+
+    def _elsewhere(self, peer: Peer, study_uid: str) -> dict[str, str]:
+        """Series that another study had first, as long as the archive lists them there: it may have been corrected."""
+        first = self._registry.series_first_elsewhere(study_uid)
+        ours = self._config.listener.ae_title
+        listed = {one: {s.series_uid for s in find_series(peer, ours, one)} for one in set(first.values())}
+        return {series_uid: one for series_uid, one in first.items() if series_uid in listed[one]}
 
     def _chosen(
-        self, foreign: list[InstanceHeader], calling: dict[Path, str], request: Request
-    ) -> dict[str, tuple[Rule | None, list[InstanceHeader]]]:
+        self,
+        foreign: list[InstanceHeader],
+        calling: dict[Path, str],
+        request: Request,
+        elsewhere: dict[str, str],
+    ) -> tuple[dict[str, tuple[Rule | None, list[InstanceHeader]]], list[Refused]]:
         chosen: dict[str, tuple[Rule | None, list[InstanceHeader]]] = {}
+        refused: list[Refused] = []
         for facts in facts_of(foreign, calling):
             members = [header for header in foreign if header.series_uid == facts.series_uid]
             rules: list[Rule | None] = [
@@ -211,13 +236,21 @@ class Reprocessor:
             ]
             if request.bundle is not None and not rules:
                 rules = [None]
+            if rules and facts.series_uid in elsewhere:
+                refused.append(in_two_studies(facts.series_uid, elsewhere[facts.series_uid]))
+                continue
             for rule in rules:
                 bundle_id = rule.bundle if rule is not None else str(request.bundle)
                 chosen.setdefault(bundle_id, (rule, []))[1].extend(members)
-        return chosen
+        return chosen, refused
 
     def _queue_missing(
-        self, study_uid: str, plans: list[JobPlan], held: frozenset[str], request: Request
+        self,
+        study_uid: str,
+        plans: list[JobPlan],
+        held: frozenset[str],
+        request: Request,
+        refused: list[Refused],
     ) -> Reprocessed:
         queued: list[str] = []
         present: list[str] = []
@@ -229,7 +262,9 @@ class Reprocessor:
                 queued.append(plan.id)
             else:
                 queued.append(plan.id)
-        reason = None if plans else "no rule wants any series of this study; name a bundle with --bundle"
+        reason = "; ".join(f"{one.code}: {one}" for one in refused) or None
+        if not plans and not refused:
+            reason = "no rule wants any series of this study; name a bundle with --bundle"
         return Reprocessed(study_uid, tuple(queued), tuple(present), reason)
 
     def _is_present(self, job_id: str, held: frozenset[str]) -> bool:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from medpipe.bundle import find_bundle
 from medpipe.config import Config, Rule
 from medpipe.dicom import GuardedReader, InstanceHeader
-from medpipe.errors import MedpipeError, ReasonCode
+from medpipe.errors import MedpipeError, ReasonCode, Refused
 from medpipe.logs import Event, about
 from medpipe.pacs import count_instances
 from medpipe.routing import facts_of, route
@@ -133,15 +133,25 @@ class Steward:
             ]
         calling = {path: row.calling_ae for path, row in paths.items()}
         foreign = [header for header in scan.instances if not header.own_output]
+        elsewhere = self._registry.series_first_elsewhere(study.study_uid)
         chosen: dict[str, tuple[Rule, list[InstanceHeader]]] = {}
+        refused: list[Refused] = []
         for facts in facts_of(foreign, calling):
             members = [header for header in foreign if header.series_uid == facts.series_uid]
-            for rule in route(self._config.rules, facts):
+            wanting = route(self._config.rules, facts)
+            if wanting and facts.series_uid in elsewhere:
+                refused.append(in_two_studies(facts.series_uid, elsewhere[facts.series_uid]))
+                continue
+            for rule in wanting:
                 chosen.setdefault(rule.bundle, (rule, []))[1].extend(members)
-        if not chosen:
+        plans = [self._plan(study, rule, members, paths) for rule, members in chosen.values()]
+        if refused:
+            reason = "; ".join(f"{one.code}: {one}" for one in refused)
+            plans.append(self._idle_plan(study, _content(rows), JobState.QUARANTINED, reason))
+        if not plans:
             reason = self._why_nothing(foreign, len(scan.instances), [q.sentence for q in scan.unreadable])
-            return [self._idle_plan(study, _content(rows), JobState.IGNORED, reason)]
-        return [self._plan(study, rule, members, paths) for rule, members in chosen.values()]
+            plans.append(self._idle_plan(study, _content(rows), JobState.IGNORED, reason))
+        return plans
 
     def _plan(
         self,
@@ -189,6 +199,12 @@ class Steward:
             return f"{ReasonCode.OWN_OUTPUT}: results of medpipe are never processed again"
         kinds = "/".join(sorted({header.modality or "?" for header in foreign}))
         return f"{ReasonCode.NO_RULE}: no rule wants these series ({kinds}); `medpipe explain` says why"
+
+
+def in_two_studies(series_uid: str, first: str) -> Refused:
+    """Why a series is refused that study `first` had before: which study is the right one is not guessed."""
+    sentence = f"series {series_uid} came first as part of study {first}; correct it in the PACS"
+    return Refused(ReasonCode.SERIES_IN_TWO_STUDIES, sentence)
 
 
 def register_arrivals(spool: Spool, registry: Registry) -> int:

@@ -142,7 +142,7 @@ instance = Table(
     Column("sop_instance_uid", UID, primary_key=True),
     Column("digest", DIGEST, primary_key=True),
     Column("study_uid", UID, index=True, comment="null where the header could not be read"),
-    Column("series_uid", UID),
+    Column("series_uid", UID, index=True),
     Column("sop_class_uid", UID, nullable=False),
     Column("transfer_syntax", UID, nullable=False),
     Column("file", String(64), nullable=False),

@@ -33,6 +33,7 @@ from medpipe.bundle.folder import (
     load_bundle,
     weight_names,
 )
+from medpipe.bundle.nouns import noun_of
 
 __all__ = [
     "DESCRIPTION",
@@ -58,5 +59,6 @@ __all__ = [
     "available_bundles",
     "find_bundle",
     "load_bundle",
+    "noun_of",
     "weight_names",
 ]

@@ -24,6 +24,7 @@ from medpipe.bundle.description import (
     SummaryRule,
     WindowSpec,
 )
+from medpipe.bundle.nouns import noun_of
 from medpipe.errors import BundleError, NotFound
 from medpipe.identity import digest, file_sha256
 
@@ -66,6 +67,11 @@ class Bundle:
     @property
     def class_ids(self) -> tuple[str, ...]:
         return tuple(c.id for c in self.classes)
+
+    @property
+    def noun(self) -> str:
+        """What one of its findings is called: lesion, structure or finding."""
+        return noun_of(c.category for c in self.classes)
 
     @property
     def exclusive(self) -> bool:

@@ -36,6 +36,8 @@ class Report:
     summary: str | None = None
     """What the bundle's rules say of the study as a whole."""
     seconds: dict[str, float] = field(default_factory=dict)
+    noun: str = "finding"
+    """What one of the bundle's findings is called."""
 
     def as_json(self) -> str:
         plain: dict[str, Any] = {
@@ -57,7 +59,7 @@ class Report:
             return f"{self.input}: {self.state}: {self.reason}"
         found = (
             ", ".join(f"{count} {class_id}" for class_id, count in self.lesions.items() if count)
-            or "no lesion found"
+            or f"no {self.noun} found"
         )
         extra = f" (also: {self.reason})" if self.reason else ""
         total = sum(self.seconds.values())

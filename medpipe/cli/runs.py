@@ -154,6 +154,7 @@ class Run:
                 outcome.uncertainty,
                 outcome.summary,
                 dict(outcome.seconds),
+                outcome.bundle.noun,
             )
             return
         path_of = {header.sop_instance_uid: header.path for header in headers}
@@ -172,6 +173,7 @@ class Run:
                 dict(image.uncertainty),
                 outcome.summary,
                 seconds,
+                outcome.bundle.noun,
             )
 
     def _outputs(self, outcome: StudyOutcome, folder: Path) -> dict[str, list[str]]:
@@ -223,6 +225,7 @@ class Run:
             outcome.uncertainty,
             outcome.summary,
             dict(outcome.seconds),
+            outcome.bundle.noun,
         )
 
     def _only_bundle_for(self, channels: int, volume: bool) -> str:

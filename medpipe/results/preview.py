@@ -246,7 +246,7 @@ def _legend(sheet: Any, prediction: Prediction, bundle: Bundle, colours: Sequenc
     left = WIDTH - _EDGE - _LEGEND
     counts = prediction.counts()
     found = sum(counts.values())
-    text = "No lesion found" if not found else f"{found} lesion{'s' if found > 1 else ''}"
+    text = f"No {bundle.noun} found" if not found else f"{found} {bundle.noun}{'s' if found > 1 else ''}"
     draw.text((left, top), text, font=_font(26), fill=_TEXT)
     y = top + 52
     for number, spec in enumerate(bundle.classes):

@@ -22,12 +22,12 @@ def summary_text(
     sentences = [_heading(bundle, options)]
     if any(counts.values()):
         found = ", ".join(f"{names[c]} {n}" for c, n in counts.items() if n)
-        sentences.append(f"Lesions found: {found}.")
+        sentences.append(f"{bundle.noun.capitalize()}s found: {found}.")
         missing = ", ".join(names[c] for c, n in counts.items() if not n)
         if missing:
             sentences.append(f"None found of: {missing}.")
     else:
-        sentences.append(f"No lesion found. Looked for: {', '.join(names[c] for c in counts)}.")
+        sentences.append(f"No {bundle.noun} found. Looked for: {', '.join(names[c] for c in counts)}.")
     for class_id, count in counts.items():
         if count > LISTED_PER_CLASS:
             sentences.append(f"{names[class_id]}: the {LISTED_PER_CLASS} largest of {count} are listed.")

@@ -34,7 +34,7 @@ class Reason(BaseModel):
 
 
 class Finding(BaseModel):
-    """Lesions of one class."""
+    """How many of one class were found."""
 
     class_id: str
     name: str
@@ -232,14 +232,21 @@ class Worklist:
 
 
 def _replaced() -> sa.ColumnElement[bool]:
-    """Whether a newer job of the same study stands for a job: one for its bundle, or, for "no rule", one for any."""
+    """Whether a newer job of the same study stands for a job: one for its bundle, or, for "no rule", one for any.
+
+    A row without a bundle that was planned together with jobs says which series belong to none of them: it stays.
+    """
     newer = job.alias("newer")
     return sa.exists().where(
         newer.c.study_uid == job.c.study_uid,
         sa.or_(newer.c.bundle == job.c.bundle, job.c.bundle == ""),
         sa.or_(
             newer.c.created_at > job.c.created_at,
-            sa.and_(newer.c.created_at == job.c.created_at, newer.c.id < job.c.id),
+            sa.and_(
+                newer.c.created_at == job.c.created_at,
+                newer.c.bundle == job.c.bundle,
+                newer.c.id < job.c.id,
+            ),
         ),
     )
 

@@ -32,9 +32,14 @@ def content(name, *children, **values):
     return item
 
 
-def group(finding, count=None):
+def group(finding, count=None, category="49755003"):
     """A measurement group: of a class (it counts similar findings) or of one lesion."""
-    parts = [content(code("121071", "Finding"), ConceptCodeSequence=[code("1", finding, "99X")])]
+    parts = [
+        content(
+            code("276214006", "Finding category", "SCT"), ConceptCodeSequence=[code(category, "Kind", "SCT")]
+        ),
+        content(code("121071", "Finding"), ConceptCodeSequence=[code("1", finding, "99X")]),
+    ]
     if count is not None:
         number = Dataset()
         number.NumericValue = str(count)
@@ -44,11 +49,19 @@ def group(finding, count=None):
 
 def test_each_class_is_counted_by_its_own_group():
     measurements = content(
-        code("126010", "Imaging Measurements"), group("Cyst", 2), group("Cyst"), group("Scar", 0)
+        code("126010", "Imaging Measurements"),
+        group("Cyst", 2),
+        group("Cyst"),
+        group("Scar", 0),
+        group("Head", 1, "123037004"),
     )
     report = Dataset()
     report.ContentSequence = [measurements]
-    assert list(findings(report)) == [("Cyst", 2), ("Scar", 0)]
+    assert list(findings(report)) == [
+        ("Cyst", "lesion", 2),
+        ("Scar", "lesion", 0),
+        ("Head", "structure", 1),
+    ]
 
 
 @pytest.fixture
@@ -98,7 +111,8 @@ def table(found, picture_file):
 def test_the_table_says_what_came_what_was_found_where_it_is_and_how_long_it_took(picture_file):
     found = Found()
     found.series["2.25.9"] = ("SEG", "AI Lesions", 1)
-    found.lesions.update({"Hard exudate": 3, "Haemorrhage": 1, "Soft exudate": 0})
+    found.counts.update({"Hard exudate": 3, "Haemorrhage": 1, "Soft exudate": 0})
+    found.nouns |= dict.fromkeys(found.counts, "lesion")
     text = table(found, picture_file)
     for part in (
         "OP, 1 instance, 4288 x 2848",
@@ -114,8 +128,17 @@ def test_the_table_says_what_came_what_was_found_where_it_is_and_how_long_it_too
 
 def test_a_healthy_picture_has_no_lesion(picture_file):
     found = Found()
-    found.lesions.update({"Hard exudate": 0})
+    found.counts.update({"Hard exudate": 0})
+    found.nouns["Hard exudate"] = "lesion"
     assert "no lesion" in table(found, picture_file)
+
+
+def test_parts_of_the_body_are_no_lesions(picture_file):
+    found = Found()
+    found.counts.update({"Anterior hippocampus": 1})
+    found.nouns["Anterior hippocampus"] = "structure"
+    text = table(found, picture_file)
+    assert "1 structure" in text and "lesion" not in text.replace("fundus-lesions", "")
 
 
 def test_folders_of_demos_that_no_longer_run_are_removed(tmp_path, monkeypatch):

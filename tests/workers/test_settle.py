@@ -15,6 +15,7 @@ from medpipe.samples import write_study
 from workers.registry import Registry
 from workers.settle import Steward, rescan
 from workers.spool import Arrival, Spool
+from workers.status import retry
 
 
 class Site:
@@ -100,6 +101,51 @@ def test_two_patients_under_one_study_are_quarantined(tmp_path: Path, photograph
     (row,) = settled(site)
     assert row.state == "quarantined" and row.reason.startswith("TWO_PATIENTS: ")
     assert "SOMEBODY" not in row.reason
+
+
+def of_series(photograph: Path, path: Path, study: str, series: str, number: int = 0) -> Path:
+    """The photograph again as another instance, of the study and series that are named."""
+    other = pydicom.dcmread(photograph)
+    other.StudyInstanceUID, other.SeriesInstanceUID = study, series
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = f"{study}.{series[5:]}.{number}"
+    other.save_as(path)
+    return path
+
+
+def test_a_series_stays_with_the_study_that_had_it_first(tmp_path: Path, photograph: Path) -> None:
+    """The later study goes on without it; of neither study anything is lost."""
+    site = Site(tmp_path / "root", [RULE])
+    for study, series in (("2.25.1", "2.25.7"), ("2.25.2", "2.25.7"), ("2.25.2", "2.25.8")):
+        site.receive(of_series(photograph, tmp_path / f"{study}-{series}.dcm", study, series))
+    rows = settled(site)
+    assert sorted((row.study_uid, row.bundle, row.state) for row in rows) == [
+        ("2.25.1", "phantom-2d", "queued"),
+        ("2.25.2", "", "quarantined"),
+        ("2.25.2", "phantom-2d", "queued"),
+    ]
+    (refused,) = (row for row in rows if row.state == "quarantined")
+    assert refused.reason.startswith("SERIES_IN_TWO_STUDIES: ") and "2.25.1" in refused.reason
+    (good,) = (row for row in rows if row.study_uid == "2.25.2" and row.bundle)
+    assert len(good.instances) == 1
+
+
+def test_a_late_instance_of_the_first_study_and_a_retry_of_the_other_change_nothing(
+    tmp_path: Path, photograph: Path
+) -> None:
+    site = Site(tmp_path / "root", [RULE])
+    with site.steward:
+        for number, study in enumerate(("2.25.1", "2.25.2", "2.25.1")):
+            path = of_series(photograph, tmp_path / f"{number}.dcm", study, "2.25.7", number)
+            site.receive(path)
+            site.steward.tick()
+        (refused,) = site.registry.jobs("2.25.2")
+        retry(site.registry, None, "2.25.2", "somebody")  # type: ignore[arg-type]  # no job is queued again
+        assert site.registry.jobs("2.25.2") == []
+        site.steward.tick()
+    again, first = (site.registry.jobs(study) for study in ("2.25.2", "2.25.1"))
+    site.registry.close()
+    assert [(row.id, row.state) for row in again] == [(refused.id, "quarantined")]
+    assert first[0].state == "queued" and len(first[0].instances) == 2
 
 
 def test_rows_are_rebuilt_from_the_spool(tmp_path: Path, photograph: Path) -> None:

@@ -59,11 +59,11 @@ def nested(depth: int) -> bytes:
 
 
 def bomb() -> bytes:
+    """2 GB of zeros: after a full flush a megabyte of them is the same bytes each time, so one is squeezed."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
-    out = squeeze.compress(identified(b"")[:20])
-    for _ in range(2000):
-        out += squeeze.compress(bytes(1 << 20))
-    return out + squeeze.flush()
+    out = squeeze.compress(identified(b"")[:20]) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    megabyte = squeeze.compress(bytes(1 << 20)) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    return out + 2000 * megabyte + squeeze.flush()
 
 
 HOSTILE = {

@@ -18,6 +18,7 @@ from medpipe.results.options import ResultOptions
 from medpipe.results.seg import build_seg
 from medpipe.results.source_header import read_source_headers
 from medpipe.results.sr import build_refused_sr, build_sr
+from medpipe.results.sr_text import summary_text
 from medpipe.types import Prediction, Quarantine
 
 Make = Callable[..., Any]
@@ -155,6 +156,18 @@ def test_a_report_stands_by_itself_where_the_site_wants_no_seg(
         checked(sr.content)
         by_identifier = {g.tracking_identifier: g for g in groups(sr.content)}
         assert set(by_identifier) == {"Summary", "MA all", "MA 1", "MA 2", "EX all", "EX 1", "EX 2"}
+
+
+@pytest.mark.parametrize(
+    ("empty", "words"), [(False, "Structures found: "), (True, "No structure found. Looked for: ")]
+)
+def test_parts_of_the_body_are_not_called_lesions(
+    empty: bool, words: str, volume: Make, prediction: Make, bundle: Bundle
+) -> None:
+    anatomy = ("123037004", "SCT", "Anatomical Structure")
+    classes = tuple(spec.model_copy(update={"category": anatomy}) for spec in bundle.classes)
+    text = summary_text(prediction(volume(), empty=empty), replace(bundle, classes=classes), OPTIONS)
+    assert words in text and "esion" not in text.replace(bundle.title, "").replace(bundle.id, "")
 
 
 def test_no_lesion_is_a_finding_of_its_own(

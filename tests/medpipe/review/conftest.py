@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def viewer_files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def configure(tmp_path: Path, pacs: Pacs, viewer_files: Path) -> Callable[..., Config]:
+def configure(tmp_path: Path, pacs: Pacs, viewer_files: Path, migrated: Path) -> Callable[..., Config]:
     """`configure(users=...)`: settings of a site beside the PACS, with a registry that has its tables."""
 
     def make(dicomweb: str | None = None, **review: Any) -> Config:
@@ -105,9 +106,9 @@ def configure(tmp_path: Path, pacs: Pacs, viewer_files: Path) -> Callable[..., C
                 "peers": {"PACS": {**peer, "dicomweb": web}, "ARCHIVE": peer},
             }
         )
-        registry = Registry(config.site.database_url)
-        registry.migrate()
-        registry.close()
+        config.site.root.mkdir(exist_ok=True)
+        if not (config.site.root / migrated.name).exists():
+            shutil.copy(migrated, config.site.root)
         return config
 
     return make

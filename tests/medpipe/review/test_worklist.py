@@ -120,6 +120,18 @@ def test_that_no_rule_wanted_it_is_not_said_of_a_study_that_one_wants_now(case, 
     assert [job["bundle"] for job in lines()[0]["study"]["jobs"]] == ["fundus-lesions"]
 
 
+def test_a_series_that_was_refused_stays_beside_what_was_made_of_the_others(case, lines):
+    """Both come of one settling; the row without a bundle says what belongs to no job."""
+    reason = "SERIES_IN_TWO_STUDIES: series 1.2.3.7 came first as part of study 1.2.9"
+    for content in ("one", "other"):  # whichever job's id is the smaller
+        case(
+            bundle="", content=content, delivered=None, state=JobState.QUARANTINED, reason=reason, lesions={}
+        ).save()
+        case(content=content).save()
+        jobs = {job["bundle"]: job["reasons"] for job in lines()[0]["study"]["jobs"]}
+        assert [one["code"] for one in jobs[""]] == ["SERIES_IN_TWO_STUDIES"] and jobs["fundus-lesions"] == []
+
+
 def test_a_result_that_was_replaced_is_not_shown(case, lines, registry):
     number = case().save()
     with registry.begin() as connection:

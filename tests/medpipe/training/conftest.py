@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image as Pillow
 
 from medpipe.samples.fundus import draw_fundus
+from medpipe.training import train
 
 CLASSES = ["MA", "HE", "EX", "SE"]
 FUNDUS: dict[str, object] = {
@@ -47,6 +49,19 @@ def drawn_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bits = sum(sample.truth[c].astype(np.uint8) << c for c in range(4))
         Pillow.fromarray(np.asarray(bits, np.uint8)).save(folder / "masks" / f"{name}.png")
     return folder
+
+
+@pytest.fixture(scope="package")
+def trained(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished run of `experiment`, made once: to be read, never changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    return train(write_experiment(folder), data=drawn_data, out=folder / "runs", device="cpu").run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A finished run that is the test's own."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / trained.name))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medpipe.errors import ConfigError
-from medpipe.training import export_bundle, train
+from medpipe.training import export_bundle
 from medpipe.training.distillation import Teacher
 from medpipe.training.experiment import Distil, load_experiment
 from medpipe.training.trainer import Trainer
@@ -17,8 +17,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def teacher(experiment: Path, drawn_data: Path, tmp_path: Path) -> Path:
-    run = train(experiment, data=drawn_data, out=tmp_path / "runs", device="cpu").run
+def teacher(run: Path, tmp_path: Path) -> Path:
     return export_bundle(run, tmp_path / "teacher").folder
 
 

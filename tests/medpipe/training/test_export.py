@@ -19,11 +19,6 @@ from medpipe.training.decision import SIZES
 from medpipe.training.state import CHECKPOINT
 
 
-@pytest.fixture
-def run(experiment: Path, drawn_data: Path, tmp_path: Path) -> Path:
-    return train(experiment, data=drawn_data, out=tmp_path / "runs", device="cpu").run
-
-
 def test_the_bundle_holds_the_averaged_network(run: Path, tmp_path: Path) -> None:
     bundle = export_bundle(run, tmp_path / "tiny")
     assert load_bundle(tmp_path / "tiny").hash == bundle.hash

@@ -71,10 +71,9 @@ def test_a_run_leaves_its_experiment_its_folds_and_its_figures(
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    experiment: Path, drawn_data: Path, tmp_path: Path
+    trained: Path, experiment: Path, drawn_data: Path, tmp_path: Path
 ) -> None:
     """12 steps at once, and 12 steps stopped after the fifth: the same weights, bit for bit."""
-    whole = train(experiment, data=drawn_data, out=tmp_path / "whole", device="cpu")
     spec = load_experiment(experiment)
     halves = tmp_path / "halves" / spec.name
     broken = Trainer(spec, drawn_data, halves, CPU)
@@ -93,9 +92,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     with pytest.raises(Stop):
         broken.run()
     resumed = train(experiment, data=drawn_data, out=tmp_path / "halves", device="cpu")
-    assert resumed.steps == whole.steps == 12
+    assert resumed.steps == 12
     for part in ("network", "average"):
-        one, two = weights(whole.run, part), weights(halves, part)
+        one, two = weights(trained, part), weights(halves, part)
         assert all(torch.equal(one[name], two[name]) for name in one), part
 
 
@@ -120,28 +119,23 @@ def test_patches_grow_at_the_same_step_in_a_resumed_run(
         assert sizes == [(4, 32)] * 2 * (6 - resumed) + [(2, 64)] * 4
 
 
-def test_a_finished_run_does_nothing_more(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
-    first = train(experiment, data=drawn_data, out=tmp_path, device="cpu")
-    kept = weights(first.run)
-    second = train(experiment, data=drawn_data, out=tmp_path, device="cpu")
-    assert second.steps == first.steps
-    assert all(torch.equal(kept[name], value) for name, value in weights(second.run).items())
+def test_a_finished_run_does_nothing_more(run: Path, experiment: Path, drawn_data: Path) -> None:
+    kept = weights(run)
+    again = train(experiment, data=drawn_data, out=run.parent, device="cpu")
+    assert (again.run, again.steps) == (run, 12)
+    assert all(torch.equal(kept[name], value) for name, value in weights(run).items())
 
 
-def test_the_budget_of_minutes_counts_over_resumes(
-    experiment: Path, drawn_data: Path, tmp_path: Path
-) -> None:
-    first = train(experiment, data=drawn_data, out=tmp_path, device="cpu")
-    saved = torch.load(first.run / CHECKPOINT, weights_only=True)
-    torch.save({**saved, "seconds": 600.0}, first.run / CHECKPOINT)
+def test_the_budget_of_minutes_counts_over_resumes(run: Path, experiment: Path, drawn_data: Path) -> None:
+    saved = torch.load(run / CHECKPOINT, weights_only=True)
+    torch.save({**saved, "seconds": 600.0}, run / CHECKPOINT)
     again = with_steps(experiment, 1000)
-    assert train(again, data=drawn_data, out=tmp_path, max_minutes=9, device="cpu").steps == 12
+    assert train(again, data=drawn_data, out=run.parent, max_minutes=9, device="cpu").steps == 12
 
 
-def test_a_run_is_not_begun_anew_over_another(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
-    train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+def test_a_run_is_not_begun_anew_over_another(run: Path, experiment: Path, drawn_data: Path) -> None:
     with pytest.raises(ConfigError, match="holds a run already"):
-        train(experiment, data=drawn_data, out=tmp_path, resume=False, device="cpu")
+        train(experiment, data=drawn_data, out=run.parent, resume=False, device="cpu")
 
 
 def test_two_processes_do_not_train_into_one_run(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:
@@ -153,13 +147,10 @@ def test_two_processes_do_not_train_into_one_run(experiment: Path, drawn_data: P
     assert train(experiment, data=drawn_data, out=tmp_path, device="cpu").steps == 12
 
 
-def test_a_checkpoint_of_another_network_is_refused(
-    experiment: Path, drawn_data: Path, tmp_path: Path
-) -> None:
-    train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+def test_a_checkpoint_of_another_network_is_refused(run: Path, experiment: Path, drawn_data: Path) -> None:
     experiment.write_text(experiment.read_text().replace("aspp = 16", "aspp = 24"))
     with pytest.raises(ConfigError, match="not of this network"):
-        train(experiment, data=drawn_data, out=tmp_path, device="cpu")
+        train(experiment, data=drawn_data, out=run.parent, device="cpu")
 
 
 def test_training_needs_data_and_a_known_network(experiment: Path, drawn_data: Path, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import tomli_w
 from local_orthanc import LocalOrthanc
 from local_process import wait_until
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -25,7 +26,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from medpipe.config import load_config
 from medpipe.identity import uid_from
 from workers.registry import Registry
+from workers.settle import register_arrivals
+from workers.spool import Spool
 from workers.status import status_rows
+from workers.work import prepare
 
 OPHTHALMIC_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -80,9 +84,21 @@ class Line:
             timeout=300,
         )
 
+    def change(self, section: str, **values: Any) -> None:
+        """Other settings, for what is started from now on."""
+        settings = tomllib.loads(self.config_file.read_text())
+        settings[section] |= values
+        self.config_file.write_text(tomli_w.dumps(settings))
+
     def status(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(self.run("status", "--json"))
-        return rows
+        """What `medpipe status --json` prints, without a process of its own: tests ask for it again and again."""
+        config = load_config(self.config_file)
+        registry = Registry(config.site.database_url)
+        try:
+            register_arrivals(Spool(config.site.root), registry)
+            return status_rows(registry)
+        finally:
+            registry.close()
 
     def wait(self, good: Callable[[list[dict[str, Any]]], bool], seconds: float = 60) -> list[dict[str, Any]]:
         """Status rows once they are as wanted."""
@@ -149,7 +165,7 @@ def line(site: Callable[..., Any], orthanc: LocalOrthanc, request: pytest.Fixtur
         options["database"] = request.getfixturevalue("postgres").url
     made = site(orthanc, **options)
     line = Line(made.path.parent, made.path, made.config.listener.port)
-    line.run("init")
+    prepare(made.config)
     yield line
     line.stop()
 

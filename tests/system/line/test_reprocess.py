@@ -38,7 +38,7 @@ def remove_files(line: Any, study_uid: str) -> None:
     assert not list(spool.instances.glob("??/*.dcm")) and not list(config.site.root.glob("outbox/*/*"))
 
 
-@pytest.mark.parametrize("line", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("line", ["postgresql"], indirect=True)  # the tests below are on SQLite
 def test_reprocess_computes_once_and_force_gives_the_same_bytes(
     line: Any, orthanc: LocalOrthanc, spots: Callable[..., Path]
 ) -> None:
