@@ -1,4 +1,4 @@
-"""What all tests share: the real data beside the repository."""
+"""What all tests share: the real data beside the repository, a migrated database, no limit of time for an example."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from local_authority import LocalAuthority, openssl_program
 
 from workers.database import migrate
+
+# of the profile that is loaded already (another one in CI) all but its 200 ms an example: a busy machine takes longer
+settings.register_profile("untimed", parent=settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
