@@ -95,8 +95,9 @@ class Steward:
             plans = self._plans(study)
             if parts := parts_of(self._registry, study.study_uid, plans):
                 here = _content(self._registry.instances_of(study.study_uid))
+                also = [plan.reason for plan in plans if plan.state is JobState.QUARANTINED]
                 plans = [plan for plan in plans if plan not in parts and plan.bundle]
-                plans.append(self._idle_plan(study, here, JobState.QUARANTINED, PART))
+                plans.append(self._idle_plan(study, here, JobState.QUARANTINED, "; ".join([PART, *also])))
         except MedpipeError as error:
             log.error(
                 "study %s cannot be settled: %s", study.study_uid, error,
