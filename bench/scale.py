@@ -5,8 +5,8 @@
 The studies are received into a spool, registered, settled and queued by the code that the line uses; the headers of the
 first --read are read as the steward reads them, of the others the plan is made from the registry. The workers are the
 ones that ship, each with a host name, boot, scratch and process of its own; only their inference child sleeps
-(deploy/simulated_machines.py). One study in twenty is STAT. All share this machine's cores with the database, which does
-not sync to disk: the rate is that of the cores, and the CPU time per study is what scales.
+(deploy/simulated_machines.py). One study in twenty is STAT. All share this machine's cores with the database, which
+does not sync to disk: the rate is that of the cores, and the CPU time per study is what scales.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from medpipe.errors import Disposition, IntegrityError, MedpipeError, dispositio
 from workers import faults, fence
 from workers.database import is_away
 from workers.fence import LostClaim
-from workers.publish import outbox, publish
+from workers.publish import had_attempts, outbox, publish
 from workers.queue import JobQueue, job_workflow_id
 from workers.registry import Registry
 from workers.slots import Interrupted, Slots
@@ -65,7 +65,8 @@ class JobRunner:
         faults.point("after_claim")
         scratch, out = attempt_folders(self._config, job_id, token)
         try:
-            self._clear_away(job_id)
+            if had_attempts(row):
+                self._clear_away(job_id)
             out.mkdir(parents=True)
             scratch.mkdir(parents=True)
             outcome = self._slots.ask(
