@@ -1,8 +1,8 @@
 """How often the workers ask the queue for work: while nothing waits, all of them together so many times a second.
 
 A worker asks every POLL_SECONDS. Fifty that do so with nothing to have are a load for the database and for themselves,
-and one study more needs only one that asks. So the pause of an idle queue grows with the workers, and a study finds
-one within moments still; as soon as something waits, each asks at its own pace again. The engine reads a queue's pause from
+and one study more needs only one that asks. So the pause of an idle queue grows with the workers, and a study finds one
+within moments still; as soon as something waits, each asks at its own pace again. The engine reads a queue's pause from
 the database at every turn, so the worker that leads sets it for all.
 """
 
