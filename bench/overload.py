@@ -106,11 +106,13 @@ class Senders:
 
     def __init__(self, port: int, drawn: Path) -> None:
         self.door, self._port, self._drawn = Door(), port, pydicom.dcmread(drawn)
+        if self._drawn.file_meta.TransferSyntaxUID.is_compressed:
+            self._drawn.decompress(generate_instance_uid=False)
         self._due: queue.PriorityQueue[tuple[float, int]] = queue.PriorityQueue()
         self._over = threading.Event()
         self.sent = 0
-        self._threads = [threading.Thread(target=self._run, args=(n == 0,)) for n in range(SENDERS)]
         self._urgent: queue.PriorityQueue[tuple[float, int]] = queue.PriorityQueue()
+        self._threads = [threading.Thread(target=self._run, args=(n == 0,)) for n in range(SENDERS)]
         for thread in self._threads:
             thread.start()
 
