@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/large_site.py [--studies 500000] [--queued 10000] [--rounds 5]
 
-The rows are made by SQL. Each look is timed with the indexes that ship and without them, in turn; the shortest of --rounds,
-as others may use the machine.
+The rows are made by SQL. Each look is timed with the indexes that ship and without them, in turn; the shortest of
+--rounds, as others may use the machine.
 """
 
 from __future__ import annotations
