@@ -50,6 +50,8 @@ MINIMUM_FREE_MB = 50
 AGAIN_SECONDS = 5.0
 LOOK_SECONDS = 10.0
 SENDERS = 6
+BROKEN_OFF = 0xFFFF
+"""Noted where the association ended before an answer came."""
 QUEUED, SENT = 'jobs{state="queued"}', 'jobs{state="sent"}'
 
 
@@ -147,8 +149,11 @@ class Senders:
             time.sleep(max(0.0, at - time.monotonic()))
             dataset = study(self._drawn, number)
             began = time.monotonic()
-            answer = int(association.send_c_store(dataset).Status)
+            said = association.send_c_store(dataset)
+            answer = int(said.Status) if "Status" in said else BROKEN_OFF
             self._note(time.monotonic() - began, answer)
+            if answer == BROKEN_OFF:
+                association = ae.associate("127.0.0.1", self._port, ae_title="MEDPIPE")
             if answer:
                 due.put((time.monotonic() + AGAIN_SECONDS, number))
         association.release()
@@ -203,11 +208,8 @@ class Overload:
         prepare(self.config)
         self.ballast = disk / "ballast"
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        os.posix_fallocate(
-            os.open(self.ballast, os.O_CREAT | os.O_WRONLY),
-            0,
-            free - (MINIMUM_FREE_MB + options.room) * 10**6,
-        )
+        with self.ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free - (MINIMUM_FREE_MB + options.room) * 10**6)
         self.registry = Registry(self.config.site.database_url)
         self.metrics = Metrics(self.config, self.registry, fresh_seconds=0)
         command = [sys.executable, "-m", "medpipe.cli", "--config", self.config_file, "listen"]
