@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from local_process import LocalProcess, StartError, free_port
@@ -35,7 +36,8 @@ class LocalPostgres:
     PostgreSQL refuses to run as root: as root it runs as the system user `postgres`, who owns the folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` as in postgresql.conf, over those that a test wants."""
         programs = postgres_programs()
         if programs is None:
             raise StartError("PostgreSQL: initdb is not installed (package postgresql)")
@@ -45,6 +47,12 @@ class LocalPostgres:
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="medpipe-postgres-"))
         self.process: LocalProcess | None = None
+        self._settings = {
+            "fsync": "off",
+            "full_page_writes": "off",
+            "max_connections": "200",
+            **(settings or {}),
+        }
         self._numbers = itertools.count(1)
 
     def create(self) -> LocalPostgres:
@@ -76,8 +84,8 @@ class LocalPostgres:
         """Starts the server (again) on its port and waits until it answers."""
         command = [str(self.programs / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
-        command += ["-c", "fsync=off", "-c", "full_page_writes=off"]
-        command += ["-c", "max_connections=200"]
+        for name, value in self._settings.items():
+            command += ["-c", f"{name}={value}"]
         log = self.folder / "postgres.log"
         # SIGINT is PostgreSQL's fast shutdown: it breaks connections off instead of waiting for the clients
         self.process = LocalProcess(

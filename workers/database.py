@@ -27,8 +27,8 @@ def open_engine(url: str) -> Engine:
         timeouts = "-c idle_in_transaction_session_timeout=60000"
         return sa.create_engine(
             url,
-            pool_size=4,
-            max_overflow=4,
+            pool_size=2,  # kept open by each of perhaps a hundred workers; what goes beyond is closed after use
+            max_overflow=6,
             pool_pre_ping=True,
             connect_args={"connect_timeout": 10, "options": timeouts},
         )

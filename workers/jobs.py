@@ -17,7 +17,7 @@ from medpipe.logs import Event, about
 from workers import faults, fence, trace
 from workers.database import is_away
 from workers.fence import LostClaim
-from workers.publish import outbox, publish
+from workers.publish import had_attempts, outbox, publish
 from workers.queue import JobQueue, job_workflow_id
 from workers.registry import Registry
 from workers.slots import Interrupted, Slots
@@ -71,7 +71,8 @@ class JobRunner:
         state: JobState | None = None
         code: str | None = "interrupted"
         try:
-            self._clear_away(job_id)
+            if had_attempts(row):
+                self._clear_away(job_id)
             out.mkdir(parents=True)
             scratch.mkdir(parents=True)
             outcome = self._slots.ask(

@@ -2,6 +2,8 @@
 
 On one machine the lock tells within a second (the kernel frees it when the process dies, however it dies); between
 machines the beat does, after TTL seconds by the database's clock. DBOS itself never declares an executor dead.
+
+The living worker whose id comes first leads: it alone does what need be done only once (settling, removing).
 """
 
 from __future__ import annotations
@@ -53,12 +55,18 @@ class Lease:
         self._folder = root / "executors"
         self._boot = boot_id()
         self._lock: int | None = None
+        self._leads = False
         self._threads: list[threading.Thread] = []
 
     def take(self) -> None:
         """Takes the lock and beats once; before the engine is launched, or a sweeper would think us dead."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._beat()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker led at its last beat. At a change two may, or for some seconds none: both do no harm."""
+        return self._leads
 
     def _hold_lock(self) -> None:
         """Holds the lock file that others look at; a new one where somebody has removed ours (we had seemed dead)."""
@@ -118,6 +126,13 @@ class Lease:
                 connection.execute(
                     sa.insert(executor).values(**row, pid=os.getpid(), beat_at=clock(connection))
                 )
+            before = connection.execute(
+                sa.select(executor.c.executor_id, executor.c.boot_id).where(
+                    executor.c.executor_id < self.executor_id,
+                    executor.c.beat_at > clock(connection) - TTL_SECONDS,
+                )
+            ).all()
+        self._leads = all(self._is_dead(one.executor_id, 0.0, one.boot_id) for one in before)
 
     def _sweeper(self) -> Callable[[], None]:
         last = _now()

@@ -26,6 +26,11 @@ def outbox(root: Path) -> Path:
     return root / "outbox"
 
 
+def had_attempts(row: Row[Any]) -> bool:
+    """Whether a job that runs was tried before. Else nothing of it can lie about, and no folder need be read for it."""
+    return bool(row.attempts > 1 or row.generation > 1)
+
+
 def publish(
     registry: Registry,
     queue: JobQueue,
@@ -51,9 +56,10 @@ def publish(
             fence.check(connection, workflow_id, token)
             state = _publish_rows(connection, registry, queue, row, final, outcome)
     except LostClaim:
-        _remove_unnamed(registry, final)
+        _remove_unnamed(registry, row.id, final)
         raise
-    _remove_older(registry, root, row.id, final.name)
+    if had_attempts(row):
+        _remove_older(registry, root, row.id, final.name)
     return state
 
 
@@ -212,11 +218,11 @@ def _state_after(row: Row[Any], outcome: Plain, waiting: Sequence[str], newer: s
     return JobState.CONFIRMED if row.destinations and outcome["results"] else JobState.SENT
 
 
-def _remove_unnamed(registry: Registry, final: Path) -> None:
+def _remove_unnamed(registry: Registry, job_id: str, final: Path) -> None:
     """A fenced-off attempt's folder, unless its publication was committed before (and only the answer was lost)."""
     with registry.read() as connection:
         named = connection.execute(
-            sa.select(sa.func.count()).select_from(result).where(result.c.file.like(f"{final.name}/%"))
+            sa.select(sa.func.count()).where(result.c.job == job_id, result.c.file.like(f"{final.name}/%"))
         ).scalar_one()
     if not named:
         shutil.rmtree(final, ignore_errors=True)
@@ -225,9 +231,7 @@ def _remove_unnamed(registry: Registry, final: Path) -> None:
 def _remove_older(registry: Registry, root: Path, job_id: str, current: str) -> None:
     """Folders of the job's earlier attempts that no row names any more."""
     with registry.read() as connection:
-        named = set(
-            connection.execute(sa.select(result.c.file).where(result.c.file.like(f"{job_id}-%"))).scalars()
-        )
+        named = set(connection.execute(sa.select(result.c.file).where(result.c.job == job_id)).scalars())
     kept = {current, *(file.split("/", 1)[0] for file in named)}
     for folder in outbox(root).glob(f"{job_id}-*"):
         if folder.name not in kept:

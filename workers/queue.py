@@ -123,16 +123,38 @@ class JobQueue:
             self._client.cancel_workflow(workflow_id)
 
 
-def open_workflows(connection: Connection, job_id: str | None = None) -> list[str]:
-    """Ids of the workflows that wait or run; of one job or of all."""
+def open_workflows(connection: Connection, job_id: str) -> list[str]:
+    """Ids of a job's workflows that wait or run."""
     rows = connection.execute(
         sa.text(
             f"SELECT workflow_uuid FROM {status_table(connection)} "
             "WHERE workflow_uuid LIKE :pattern AND status IN ('ENQUEUED', 'DELAYED', 'PENDING')"
         ),
-        {"pattern": f"%:{job_id or '%'}:g%"},
+        {"pattern": f"%:{job_id}:g%"},
     )
     return [row[0] for row in rows]
+
+
+def served_jobs(connection: Connection) -> sa.Subquery:
+    """The jobs that a workflow waits or runs for, as something to join: its only column is `job`."""
+    job = (
+        "substr(workflow_uuid, instr(workflow_uuid, ':') + 1, 32)"
+        if is_sqlite(connection)
+        else "split_part(workflow_uuid, ':', 2)"
+    )
+    query = sa.text(
+        f"SELECT DISTINCT {job} AS job FROM {status_table(connection)} "
+        "WHERE status IN ('ENQUEUED', 'DELAYED', 'PENDING')"
+    )
+    return query.columns(sa.column("job", sa.String)).subquery("served")
+
+
+def is_waited_for(connection: Connection, queue: str) -> bool:
+    """Whether anything on a queue waits for a worker."""
+    query = (
+        f"SELECT 1 FROM {status_table(connection)} WHERE queue_name = :queue AND status = 'ENQUEUED' LIMIT 1"
+    )
+    return connection.execute(sa.text(query), {"queue": queue}).first() is not None
 
 
 def claimed_workflows(connection: Connection, executor_id: str) -> list[str]:

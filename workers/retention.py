@@ -16,7 +16,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -42,18 +42,24 @@ FILES_REMOVED = "files removed"
 
 
 class Janitor:
-    """Removes what `site.keep_days` says. One thread in every worker."""
+    """Removes what `site.keep_days` says. One thread in every worker; that of the one that leads is at work."""
 
     def __init__(self, config: Config, spool: Spool, registry: Registry) -> None:
         self._spool, self._registry = spool, registry
         self._keep_seconds = config.site.keep_days * _DAY_SECONDS
         self._outbox = outbox(config.site.root)
 
-    def run(self, stop: threading.Event, every: float = _ROUND_SECONDS) -> None:
-        """Rounds until `stop`. A database that is away, or a disk that refuses, is tried again later."""
+    def run(
+        self,
+        stop: threading.Event,
+        leads: Callable[[], bool] = lambda: True,
+        every: float = _ROUND_SECONDS,
+    ) -> None:
+        """Rounds until `stop`, while we lead. A database that is away, or a disk that refuses, is tried again later."""
         while not stop.wait(every):
             try:
-                self.round(stop)
+                if leads():
+                    self.round(stop)
             except Exception as error:
                 if is_away(error):
                     log.warning(

@@ -1,7 +1,7 @@
 """From received instances to jobs: register what has arrived, settle studies that are quiet or known to be complete.
 
-Every worker runs a steward. Any number of them may race: registering is idempotent, and a generation of a study is
-turned into jobs in one transaction that only the first one wins.
+Every worker has a steward; that of the worker that leads is at work. Any number of them may race: registering is
+idempotent, and a generation of a study is turned into jobs in one transaction that only the first one wins.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -54,15 +55,18 @@ class Steward:
         if self._counts is not None:
             self._counts.close()
 
-    def run(self, stop: threading.Event, every: float = 0.5) -> None:
-        """Rounds until `stop`. A database that is away is waited for: what has arrived stays in the spool."""
+    def run(
+        self, stop: threading.Event, leads: Callable[[], bool] = lambda: True, every: float = 0.5
+    ) -> None:
+        """Rounds until `stop`, while we lead. A database that is away is waited for: arrivals stay in the spool."""
         away = False
         while not stop.is_set():
             try:
-                self.tick()
-                if away:
-                    log.info("the database is back", extra=about(Event.DATABASE_BACK))
-                away = False
+                if leads():
+                    self.tick()
+                    if away:
+                        log.info("the database is back", extra=about(Event.DATABASE_BACK))
+                    away = False
             except sa.exc.DBAPIError as error:
                 if not away:
                     log.error(

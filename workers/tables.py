@@ -135,6 +135,13 @@ study = Table(
     Column("retrieval_at", Float),
     Column("retention", String(16), nullable=False, default=Retention.KEPT.value),
 )
+"""Each of its indexes holds the few studies that something is still to be done for, however many there have been."""
+for _name, _column, _open in (
+    ("unsettled", study.c.last_at, study.c.settled < study.c.generation),
+    ("retrieved", study.c.retrieval_at, study.c.retrieval.is_not(None)),
+    ("kept", study.c.last_at, study.c.retention == Retention.KEPT.value),
+):
+    Index(f"ix_study_{_name}", _column, postgresql_where=_open, sqlite_where=_open)
 
 instance = Table(
     "instance",

@@ -14,7 +14,7 @@ from collections import Counter
 import sqlalchemy as sa
 
 from medpipe.logs import Event, about
-from workers.queue import claimed_workflows, job_of, open_workflows, put_back
+from workers.queue import claimed_workflows, put_back, served_jobs
 from workers.registry import Registry
 from workers.tables import JobState, job
 
@@ -35,15 +35,16 @@ class Watchdog:
         self._idle: dict[str, float] = {}
         self._forsaken: dict[tuple[str, float], float] = {}
 
-    def look(self) -> None:
-        """Each few seconds: one look. A database that is away is looked at later."""
+    def look(self, leads: bool = True) -> None:
+        """Each few seconds: one look, after all jobs where we lead. A database that is away is looked at later."""
         now = time.monotonic()
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_SECONDS
         try:
             self.put_back_forgotten(now)
-            self.give_up_forsaken(now)
+            if leads:
+                self.give_up_forsaken(now)
         except sa.exc.SQLAlchemyError as error:
             log.warning(
                 "the watchdog looks again later (%s)", type(error).__name__, extra=about(Event.DATABASE_AWAY)
@@ -69,13 +70,17 @@ class Watchdog:
 
     def give_up_forsaken(self, now: float) -> list[str]:
         """Jobs that have been under way for a minute without any change or any workflow: to the dead letter."""
-        under_way = sa.select(job.c.id, job.c.updated_at).where(
-            job.c.state.in_([JobState.QUEUED.value, JobState.RUNNING.value, JobState.SENDING.value])
-        )
         with self._registry.read() as connection:
-            rows = connection.execute(under_way).all()
-            served = {job_of(one) for one in open_workflows(connection)} if rows else set()
-        bare = {(row.id, row.updated_at) for row in rows if row.id not in served}
+            served = served_jobs(connection)
+            rows = connection.execute(
+                sa.select(job.c.id, job.c.updated_at)
+                .outerjoin(served, served.c.job == job.c.id)
+                .where(
+                    job.c.state.in_([JobState.QUEUED.value, JobState.RUNNING.value, JobState.SENDING.value]),
+                    served.c.job.is_(None),
+                )
+            ).all()
+        bare = {(row.id, row.updated_at) for row in rows}
         self._forsaken = {one: self._forsaken.get(one, now) for one in bare}
         given_up = []
         for (job_id, updated_at), since in list(self._forsaken.items()):

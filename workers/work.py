@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dbos import DBOS, DBOSPortableJSONSerializer
+from dbos import DBOS, DBOSPortableJSONSerializer, Queue
 
 from medpipe.config import Config
 from medpipe.logs import Event, about, concerning
@@ -25,6 +25,7 @@ from workers.deliver import Courier
 from workers.errands import Errands
 from workers.jobs import JobRunner
 from workers.lease import Lease
+from workers.pace import POLL_SECONDS, Pace
 from workers.queue import JOBS, SEND_SLOTS, SENDING, WORKFLOW_VERSION, JobQueue, migrate_engine
 from workers.registry import Registry
 from workers.retention import Janitor
@@ -37,7 +38,9 @@ from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.5
+_LOOK_SECONDS = 0.25
+_NOTES_SECONDS = 1.0
+"""How long the engine may collect notifications. Nobody waits for one; by default it looks a hundred times a second."""
 _IDLE_ROUNDS = 4
 _GRACE_SECONDS = 10
 """How long a step may go on after SIGTERM; then its child is killed and the job waits for another worker."""
@@ -72,6 +75,8 @@ class Worker:
         self._courier, self._notary = Courier(config, errands), Notary(config, errands)
         self._in_flight: Counter[str] = Counter()
         self._watchdog = Watchdog(self.registry, executor_id, self._in_flight)
+        self._pace = Pace(self.registry)
+        self._queues: list[Queue] = []
 
     def run(self, until_idle: bool = False) -> None:
         """Works until told to stop (or, if asked, until nothing is left to do)."""
@@ -89,9 +94,11 @@ class Worker:
         log.info("worker %s is ready", self.lease.executor_id, extra=about(Event.PROCESS_READY))
         idle = 0
         try:
-            while not self.stop.wait(_POLL_SECONDS / 2):
+            while not self.stop.wait(_LOOK_SECONDS):
                 self.slots.keep_full()
-                self._watchdog.look()
+                self._watchdog.look(self.lease.leads)
+                if self.lease.leads:
+                    self._pace.look(self._queues)
                 if until_idle:
                     idle = idle + 1 if self._is_idle() else 0
                     if idle >= _IDLE_ROUNDS:
@@ -120,10 +127,10 @@ class Worker:
 
     def _settle(self) -> None:
         with Steward(self.config, self.spool, self.registry, self.queue.enqueue) as steward:
-            steward.run(self.stop)
+            steward.run(self.stop, lambda: self.lease.leads)
 
     def _remove_old(self) -> None:
-        Janitor(self.config, self.spool, self.registry).run(self.stop)
+        Janitor(self.config, self.spool, self.registry).run(self.stop, lambda: self.lease.leads)
 
     def _keep_trail(self) -> None:
         Clerk(self.config, self.registry).run(self.stop)
@@ -137,7 +144,8 @@ class Worker:
                 "executor_id": self.lease.executor_id,
                 "log_level": "ERROR",
                 "serializer": DBOSPortableJSONSerializer(),
-                "sys_db_pool_size": 4,
+                "sys_db_pool_size": 3,
+                "notification_coalesce_sec": _NOTES_SECONDS,
                 "run_migrations": False,
                 "max_executor_threads": 2 * SEND_SLOTS + 2 * self.config.worker.slots + 8,
             }
@@ -145,18 +153,15 @@ class Worker:
         self._register_workflows()
         DBOS.listen_queues([JOBS, SENDING])
         DBOS.launch()
-        DBOS.register_queue(
-            JOBS,
-            worker_concurrency=self.config.worker.slots,
-            polling_interval_sec=_POLL_SECONDS,
-            on_conflict="always_update",
-        )
-        DBOS.register_queue(
-            SENDING,
-            worker_concurrency=SEND_SLOTS,
-            polling_interval_sec=_POLL_SECONDS,
-            on_conflict="always_update",
-        )
+        self._queues = [
+            DBOS.register_queue(
+                name,
+                worker_concurrency=slots,
+                polling_interval_sec=POLL_SECONDS,
+                on_conflict="always_update",
+            )
+            for name, slots in ((JOBS, self.config.worker.slots), (SENDING, SEND_SLOTS))
+        ]
 
     def _register_workflows(self) -> None:
         """Each workflow is one durable step: finished, it is never repeated; interrupted, it starts again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -46,6 +47,24 @@ def test_migrations_and_tables_never_drift(registry: Registry) -> None:
     with registry.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": "medpipe_revision"})
         assert compare_metadata(context, metadata) == []
+
+
+def test_what_is_open_is_found_without_reading_every_study(registry: Registry) -> None:
+    plans: list[str] = []
+
+    @sa.event.listens_for(registry.engine, "before_cursor_execute")
+    def explain(connection: Connection, cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if " study" in statement:
+            plans.extend(
+                row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+            )
+
+    registry.unsettled()
+    registry.end_stale_retrievals(60.0)
+    assert [plan.split(" USING ")[-1].split(" (")[0] for plan in plans] == [
+        "INDEX ix_study_unsettled",
+        "INDEX ix_study_retrieved",
+    ]
 
 
 def test_registering_twice_is_registering_once(registry: Registry) -> None:

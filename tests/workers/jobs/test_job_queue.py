@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from workers.queue import claimed_workflows, job_of, job_workflow_id, open_workflows, put_back
+from workers.queue import (
+    claimed_workflows,
+    is_waited_for,
+    job_of,
+    job_workflow_id,
+    open_workflows,
+    put_back,
+    served_jobs,
+)
 from workers.registry import STAT
 
 
@@ -41,8 +50,19 @@ def test_a_workflow_names_its_job(site: Any) -> None:
     with site.registry.begin() as connection:
         site.queue.enqueue_delivery(connection, "deliver", job_id, "PACS", 1, 1, 0, 100)
     with site.registry.read() as connection:
-        assert {job_of(one) for one in open_workflows(connection)} == {job_id, other}
         assert len(open_workflows(connection, job_id)) == 2
+        assert {job_of(one) for one in open_workflows(connection, job_id)} == {job_id}
+        served = served_jobs(connection)
+        assert sorted(connection.execute(sa.select(served.c.job)).scalars()) == sorted([job_id, other])
+
+
+def test_a_queue_is_waited_for_until_the_last_workflow_is_claimed(site: Any) -> None:
+    workflow = job_workflow_id(site.plan(), 1)
+    with site.registry.read() as connection:
+        assert is_waited_for(connection, "gpu") and not is_waited_for(connection, "send")
+    site.claim(workflow, "me")
+    with site.registry.read() as connection:
+        assert not is_waited_for(connection, "gpu")
 
 
 def test_cancelling_takes_a_waiting_workflow_off_the_queue(site: Any) -> None:

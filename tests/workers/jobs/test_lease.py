@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import Any
+
+import sqlalchemy as sa
 
 from workers.lease import SAME_BOOT_TTL_SECONDS, TTL_SECONDS, Lease, boot_id
 from workers.queue import job_workflow_id
+from workers.tables import executor
 
 
 def test_a_worker_of_this_machine_is_dead_as_soon_as_its_lock_is_free(site: Any) -> None:
@@ -52,6 +56,36 @@ def test_a_worker_that_seemed_dead_makes_itself_a_new_lock(site: Any) -> None:
     lease._beat()
     assert not other._is_dead(lease.executor_id, 0.0, boot_id())
     lease.release()
+
+
+def test_one_worker_leads_and_another_follows_it(site: Any) -> None:
+    leases = sorted((Lease(site.registry, site.root) for _ in range(3)), key=lambda one: one.executor_id)
+    for lease in reversed(leases):
+        lease.take()
+        assert lease.leads, "nobody is before it yet"
+    first, second, third = leases
+    for lease in leases:
+        lease._beat()
+    assert [lease.leads for lease in leases] == [True, False, False]
+    first.release()
+    second._beat()
+    third._beat()
+    assert [second.leads, third.leads] == [True, False]
+
+
+def test_a_worker_that_is_silent_or_dead_leads_no_more(site: Any) -> None:
+    lease = Lease(site.registry, site.root)
+    lease.take()
+    row = {"host": "elsewhere", "pid": 1, "beat_at": time.time()}
+    with site.registry.begin() as connection:
+        connection.execute(sa.insert(executor).values(executor_id="0-dead", boot_id=boot_id(), **row))
+        connection.execute(sa.insert(executor).values(executor_id="0-alive", boot_id="another boot", **row))
+    lease._beat()
+    assert not lease.leads
+    with site.registry.begin() as connection:
+        connection.execute(sa.update(executor).where(executor.c.executor_id == "0-alive").values(beat_at=5.0))
+    lease._beat()
+    assert lease.leads, "the lock of the other one is free"
 
 
 def test_a_worker_that_ends_gives_back_what_it_had_claimed(site: Any) -> None:

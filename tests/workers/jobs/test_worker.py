@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from local_process import wait_until
 
 from workers.queue import job_workflow_id
+from workers.tables import executor
+
+PAUSES = "SELECT name, polling_interval_sec AS pause FROM queues WHERE name IN ('gpu', 'send')"
 
 
 @pytest.fixture
@@ -44,6 +49,24 @@ def test_a_worker_that_is_asked_to_end_gives_its_job_back_uncounted(
     assert worker.wait(60) == 0
     assert (site.state(job_id), attempts(site, job_id)) == ("queued", 0)
     assert site.workflows()[job_workflow_id(job_id, 1)] == ("ENQUEUED", 1)
+
+
+def test_many_workers_ask_an_idle_queue_less_often_each_and_a_full_one_at_once(
+    site: Any, start: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    def pauses() -> dict[str, float]:
+        with site.registry.read() as connection:
+            return {row.name: row.pause for row in connection.execute(sa.text(PAUSES))}
+
+    row = {"host": "elsewhere", "boot_id": "another boot", "pid": 1, "beat_at": time.time() + 3600}
+    with site.registry.begin() as connection:
+        for number in range(49):
+            connection.execute(sa.insert(executor).values(executor_id=f"~{number}", **row))
+    start()
+    assert wait_until(lambda: pauses() == {"gpu": 2.5, "send": 2.5}, 60), pauses()
+    site.plan("2.25.1")
+    site.plan("2.25.2")  # the worker has one slot: this one waits
+    assert wait_until(lambda: pauses() == {"gpu": 0.5, "send": 2.5}, 60), pauses()
 
 
 def test_the_job_of_a_killed_worker_goes_to_the_next(
