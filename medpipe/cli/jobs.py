@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def status(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY_UID]", help="One study; else all.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY_UID]", help="One study (or its name in the log); else all."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole list as JSON.")] = False,
 ) -> None:
     """Show the jobs, and why something was refused."""
