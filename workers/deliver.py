@@ -47,7 +47,12 @@ class Courier:
             peer = self._errands.peer(errand)
             files = [self._checked(item) for item in waiting]
             faults.point("before_send")
-            statuses = send(peer, files, calling_ae=self._config.listener.ae_title)
+            statuses = send(
+                peer,
+                files,
+                calling_ae=self._config.listener.ae_title,
+                after_each=lambda: faults.point("after_instance"),
+            )
             faults.point("after_send")
         except (MedpipeError, OSError) as error:
             return self._not_sent(errand, waiting, error)
@@ -79,6 +84,7 @@ class Courier:
             state = self._errands.follow(connection, errand)
             if self._errands.of(errand, DeliveryState.SENT, connection):
                 self._errands.confirm_later(connection, errand, errand.attempt * LOOKS_PER_SENDING, 0)
+            faults.point("in_sent")
         return state.value
 
     def _not_sent(self, errand: Errand, waiting: list[Row[Any]], error: MedpipeError | OSError) -> str:

@@ -63,6 +63,7 @@ class JobRunner:
         if row is None:
             return "nothing to do"
         faults.point("after_claim")
+        faults.poison(map(self._spool.path_named, row.instances), kills="worker")
         scratch, out = attempt_folders(self._config, job_id, token)
         try:
             self._clear_away(job_id)
@@ -143,6 +144,7 @@ class JobRunner:
             self._registry.move(
                 connection, job_id, JobState.RUNNING, attempts=row.attempts + 1, step="process", reason=None
             )
+            faults.point("in_claim")
             return self._registry.job(job_id, connection)
 
     def _request(self, row: Row[Any], out: Path, scratch: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from medpipe.config import Config
 from medpipe.errors import IntegrityError, StorageError
 from medpipe.identity import resembles_uid
 from medpipe.pacs import add_commitment_context, parse_commitment_report
+from workers import faults
 from workers.acceptor import Acceptor
 from workers.commitments import keep_report
 from workers.dimse import StoreRequest
@@ -174,11 +175,13 @@ class Listener:
             unreadable=unreadable,
         )
         received.close()
+        faults.point("received")
         sidecar, new = self._spool.receive(received.path, arrival, received_at, content=received.digest)
         if new and sidecar.aside:
             log.warning("instance %s came again with other content: kept aside", sidecar.file)
         if new and unreadable:
             log.warning("instance %s is kept but not processed: %s", sidecar.file, unreadable)
+        faults.point("before_acknowledge")
         return SUCCESS
 
     # --- storage commitment ----------------------------------------------------------------------------------------
@@ -186,7 +189,10 @@ class Listener:
     def _report(self, event: Any) -> tuple[int, None]:
         """An archive's answer to a storage commitment request: kept durably, read by the `confirm` workflow."""
         try:
-            keep_report(self._root, parse_commitment_report(event.event_information))
+            report = parse_commitment_report(event.event_information)
+            faults.point("before_report")
+            keep_report(self._root, report)
+            faults.point("after_report")
         except (IntegrityError, OSError) as error:
             log.error("a storage commitment report was not taken: %s", error)
             return PROCESSING_FAILURE, None

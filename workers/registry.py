@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Row
 
 from medpipe.errors import IntegrityError, NotFound
 from medpipe.identity import digest, safe_name, set_digest
-from workers import audit, tables
+from workers import audit, faults, tables
 from workers.database import is_sqlite, migrate, open_engine, reading, writing
 from workers.spool import Sidecar
 from workers.tables import TRANSITIONS, JobState, Retention
@@ -91,6 +91,7 @@ class Registry:
         with self.begin() as connection:
             for sidecar in sidecars:
                 new += self._register(connection, sidecar)
+            faults.point("in_register")
         return new
 
     def _register(self, connection: Connection, sidecar: Sidecar) -> int:
@@ -239,7 +240,9 @@ class Registry:
             )
             if not done.rowcount:
                 return []
-            return [plan.id for plan in plans if self.plan(connection, plan, enqueue, now)]
+            planned = [plan.id for plan in plans if self.plan(connection, plan, enqueue, now)]
+            faults.point("in_settle")
+        return planned
 
     def plan(self, connection: Connection, plan: JobPlan, enqueue: Enqueue, now: float) -> bool:
         """Adds one job and puts it on the queue; False where the job is already there."""

@@ -21,6 +21,7 @@ from medpipe.dicom import GuardedReader, InstanceHeader
 from medpipe.errors import MedpipeError, ReasonCode
 from medpipe.pacs import count_instances
 from medpipe.routing import facts_of, route
+from workers import faults
 from workers.registry import ROUTINE, STAT, Enqueue, JobPlan, Registry, StudyRow, content_digest
 from workers.spool import Spool
 from workers.tables import JobState
@@ -85,12 +86,14 @@ class Steward:
 
     def settle(self, study: StudyRow) -> list[str]:
         """Turns a study's present content into jobs."""
+        faults.point("before_settle")
         try:
             plans = self._plans(study)
         except MedpipeError as error:
             log.error("study %s cannot be settled: %s", study.study_uid, error)
             plans = [self._idle_plan(study, "", JobState.FAILED, f"{error.code}: {error}")]
         jobs = self._registry.settle(study, plans, self._enqueue)
+        faults.point("after_settle")
         for plan in plans:
             if plan.id in jobs:
                 log.info(
@@ -181,7 +184,9 @@ def register_arrivals(spool: Spool, registry: Registry) -> int:
     """Spool -> registry, in batches of one transaction each; an arrival is ticked off after its commit."""
     new = 0
     while batch := spool.arrivals(_BATCH):
+        faults.point("before_register")
         new += registry.register(batch)
+        faults.point("after_register")
         for sidecar in batch:
             spool.registered(sidecar)
     return new
