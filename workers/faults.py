@@ -6,7 +6,7 @@ that takes over gets through); `MEDPIPE_STALL=name` stops it there (SIGSTOP) unt
 `MEDPIPE_FAULTS=folder` arms points of processes that run: whoever first comes by `name` takes the file `folder/name`
 away and does what it says, `kill`, `stop` or `full` (no space left on the device);
 `MEDPIPE_POISON=prefix` kills every inference child that is given an instance whose spool name begins so,
-`MEDPIPE_POISON=worker:prefix` every worker that claims a job with such an instance.
+`MEDPIPE_POISON=worker:prefix` every worker that claims a job with such an instance (several of them: with commas).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 POINTS = {
@@ -77,11 +77,12 @@ def point(name: str) -> None:
         _act(name, _disarm(Path(folder), name))
 
 
-def poison(paths: Iterable[Path], *, kills: str = "child") -> None:
+def poison(paths: Sequence[Path], *, kills: str = "child") -> None:
     """Dies of the instance that the environment names, every time."""
-    whom, _, prefix = os.environ.get("MEDPIPE_POISON", "").rpartition(":")
-    if prefix and (whom or "child") == kills and any(path.name.startswith(prefix) for path in paths):
-        _die()
+    for one in os.environ.get("MEDPIPE_POISON", "").split(","):
+        whom, _, prefix = one.rpartition(":")
+        if prefix and (whom or "child") == kills and any(path.name.startswith(prefix) for path in paths):
+            _die()
 
 
 def _is_first(marker: Path) -> bool:

@@ -63,7 +63,7 @@ class JobRunner:
         if row is None:
             return "nothing to do"
         faults.point("after_claim")
-        faults.poison(map(self._spool.path_named, row.instances), kills="worker")
+        faults.poison([self._spool.path_named(name) for name in row.instances], kills="worker")
         scratch, out = attempt_folders(self._config, job_id, token)
         try:
             self._clear_away(job_id)
