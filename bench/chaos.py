@@ -7,7 +7,8 @@ at the named points of workers/faults.py), stopped and woken, the disk is full, 
 PACS refuses, hangs, drops and answers oddly. Two studies are poison: one kills its inference child, one its worker.
 Then the storm ends, everything settles, and havoc/judge.py looks. `--matrix` goes through the faults one by one
 instead. Prints Markdown; ends with status 1 where a rule is broken. As root the site has a small file system of its
-own (tmpfs), so that the disk is really full; else a full disk is played at the points before a write.
+own (tmpfs), so that the disk is really full; else a full disk is played at the points before a write. After five kills
+the storm pauses until another study has ended, so that a slow machine has work in progress, too.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from medpipe.identity import digest
 from workers.faults import POINTS
 
 OPEN_STUDIES = 12
+KILLS_PER_STUDY = 5
 SETTLE_SECONDS = 600
 POISON = {"child": "poison of a child", "worker": "poison of a worker"}
 
@@ -72,7 +74,7 @@ def storm(folder: Path, options: argparse.Namespace) -> list[str]:
         modality.start_with([picture for name in POISON.values() for picture in draw_study(name)])
         until = began + 60 * options.minutes
         while weather.kills < options.kills and time.monotonic() < until:
-            weather.tick()
+            weather.tick(quiet=room.is_behind(weather.kills))
             room.look()
             _say(weather, modality, room)
             time.sleep(0.05)
@@ -132,9 +134,16 @@ class Room:
         self.modality: Modality | None = None
         self.ended = 0
         self._next_look = 0.0
+        self._seen = (0, 0)
 
     def __call__(self) -> bool:
         return self.modality is not None and len(self.modality.studies) - self.ended < OPEN_STUDIES
+
+    def is_behind(self, kills: int) -> bool:
+        """Whether the storm must pause: so many kills have gone by without a study's end."""
+        if self.ended > self._seen[0]:
+            self._seen = (self.ended, kills)
+        return kills - self._seen[1] >= KILLS_PER_STUDY
 
     def look(self) -> None:
         """Counts, now and then, the studies that have ended. A database that is away says nothing new."""

@@ -22,14 +22,15 @@ class Orphan:
     executor_id: str
     died_at: float
     disturbed: bool
-    handed_on_at: float | None = None
+    handed_on: bool = False
 
 
 @dataclass
 class Takeovers:
     """Follows orphans. `handed_on` and `running` are seconds from the death until the workflow was queued again, and
-    until another worker had claimed it; `disturbed` are the latter where the database was away or a worker stopped
-    meanwhile, which nothing can hurry."""
+    until another worker had claimed it; `disturbed` are the latter where the database was away or a worker stood
+    still meanwhile.
+    """
 
     registry: Registry
     orphans: list[Orphan] = field(default_factory=list)
@@ -69,9 +70,10 @@ class Takeovers:
             if row is not None and row.status == "PENDING" and row.executor_id == orphan.executor_id:
                 left.append(orphan)
                 continue
-            if orphan.handed_on_at is None:
-                orphan.handed_on_at = now
-                self.handed_on.append(now - orphan.died_at)
+            if not orphan.handed_on:
+                orphan.handed_on = True
+                if not orphan.disturbed:
+                    self.handed_on.append(now - orphan.died_at)
             if row is not None and row.status in ("ENQUEUED", "DELAYED"):
                 left.append(orphan)
             else:
