@@ -53,6 +53,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=1.0, help="mean seconds from one trouble to the next")
     parser.add_argument("--minutes", type=float, default=120, help="at most, for the storm")
+    parser.add_argument("--attempts", type=int, default=6, help="worker.attempts of the line")
+    parser.add_argument(
+        "--own-disk", action=argparse.BooleanOptionalAction, default=True, help="mount a tmpfs"
+    )
+    parser.add_argument(
+        "--warm",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fork processes that have imported all",
+    )
     parser.add_argument("--matrix", action="store_true", help="the faults one by one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="medpipe-chaos-") as name:
@@ -112,7 +122,16 @@ def site(folder: Path, options: argparse.Namespace) -> Iterator[tuple[Line, Arch
     """A line, its PACS, and the weather over it."""
     archive_port = free_port()
     poison = [f"{whom}:{digest(draw_study(name)[0].sop_instance_uid)[:32]}" for whom, name in POISON.items()]
-    line = Line(folder, archive_port, options.database, options.workers, poison=",".join(poison))
+    line = Line(
+        folder,
+        archive_port,
+        options.database,
+        options.workers,
+        poison=",".join(poison),
+        attempts=options.attempts,
+        own_disk=options.own_disk,
+        warm=options.warm,
+    )
     archive = Archive(archive_port, line.port)
     try:
         archive.start()

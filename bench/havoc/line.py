@@ -20,12 +20,12 @@ import tomli_w
 from local_postgres import LocalPostgres
 from local_process import LocalProcess, free_port
 
+from havoc.warm import WarmPython
 from medpipe.config import load_config
 from workers.registry import Registry
 
 PAUSE_SECONDS = 0.3
 ROOT_MEGABYTES = 400
-WORKER_ATTEMPTS = 6
 
 
 @dataclass
@@ -59,6 +59,9 @@ class Line:
     database: str = "sqlite"
     workers: int = 3
     poison: str = ""
+    attempts: int = 6
+    own_disk: bool = True
+    warm: bool = True
     children_killed: int = 0
     met: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
     stopped: dict[int, float] = field(default_factory=dict)
@@ -68,11 +71,14 @@ class Line:
         self.root = self.folder / "root"
         self.faults = self.folder / "faults"
         (self.faults / "met").mkdir(parents=True)
-        self.on_tmpfs = _mount(self.root)
+        self.root.mkdir()
+        self.on_tmpfs = self.own_disk and _mount(self.root)
         file = self.folder / "medpipe.toml"
         file.write_text(tomli_w.dumps(self._settings()))
         self.config = load_config(file)
-        self._command = [sys.executable, "-m", "medpipe.cli", "--config", str(file)]
+        self._warm = WarmPython(self.folder / "warm").start() if self.warm else None
+        python = sys.executable if self._warm is None else str(self._warm.program)
+        self._command = [python, "-P", "-m", "medpipe.cli", "--config", str(file)]
         subprocess.run([*self._command, "init"], check=True, capture_output=True)
         self.registry = Registry(self.config.site.database_url)
         names = ["listen", *(f"work-{n + 1}" for n in range(self.workers))]
@@ -93,7 +99,7 @@ class Line:
                 "device": "cpu",
                 "backend": "torch",
                 "threads": 1,
-                "attempts": WORKER_ATTEMPTS,
+                "attempts": self.attempts,
                 "send_attempts": 100,
             },
             "peers": {"PACS": {**peer, "timeout": 5}},
@@ -120,7 +126,7 @@ class Line:
             if not charge.seen_dead and process.process is not None:
                 charge.seen_dead, charge.not_before = True, now + PAUSE_SECONDS
                 killed = process.process.returncode == -signal.SIGKILL
-                deaths.append(Death(charge.name, process.pid, killed))
+                deaths.append(Death(charge.name, self.pid(process), killed))
             if now >= charge.not_before:
                 process.start()
                 charge.seen_dead = False
@@ -142,6 +148,10 @@ class Line:
             elif what == "kill" and name in OF_CHILDREN:
                 self.children_killed += 1
 
+    def pid(self, process: LocalProcess) -> int:
+        """The number of the process that does a started program's work."""
+        return process.pid if self._warm is None else self._warm.pid(process.pid)
+
     def running(self, kind: str) -> list[LocalProcess]:
         """The processes of a kind ("listen", "work") that run now."""
         return [c.process for c in self.charges if c.name.startswith(kind) and c.process.running]
@@ -153,7 +163,7 @@ class Line:
             with contextlib.suppress(psutil.Error):
                 found += [
                     p
-                    for p in psutil.Process(worker.pid).children()
+                    for p in psutil.Process(self.pid(worker)).children()
                     if "workers.child" in " ".join(p.cmdline())
                 ]
         return found
@@ -197,6 +207,8 @@ class Line:
             charge.process.ask()
         for charge in self.charges:
             charge.process.stop()
+        if self._warm is not None:
+            self._warm.stop()
         self.registry.close()
         if self.server is not None:
             self.server.remove()
@@ -210,7 +222,6 @@ OF_CHILDREN = ("in_step", "in_predict", "after_write")
 
 def _mount(root: Path) -> bool:
     """A small file system of its own for the site, where we may make one; else a full disk can only be played."""
-    root.mkdir(parents=True)
     if os.geteuid() != 0 or shutil.which("mount") is None:
         return False
     command = ["mount", "-t", "tmpfs", "-o", f"size={ROOT_MEGABYTES}m", "medpipe-chaos", str(root)]

@@ -111,7 +111,8 @@ class Storm:
     def _kill(self, kind: str) -> None:
         running = self.line.running(kind)
         if running:
-            os.kill(self._rng.choice(running).pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.line.pid(self._rng.choice(running)), signal.SIGKILL)
 
     def kill_child(self) -> None:
         children = self.line.children()
@@ -134,7 +135,7 @@ class Storm:
     def stop_process(self) -> None:
         process = self._rng.choice(self.line.running("work") + self.line.running("listen") or [None])
         if process is not None:
-            self.line.stop_for(process.pid, self._rng.uniform(1, 12))
+            self.line.stop_for(self.line.pid(process), self._rng.uniform(1, 12))
             self.counted["stopped (SIGSTOP)"] += 1
 
     def stop_as_elsewhere(self) -> None:
@@ -142,8 +143,9 @@ class Storm:
         running = self.line.running("work")
         if running:
             process = self._rng.choice(running)
-            self.line.stop_for(process.pid, self._rng.uniform(4, 12))
-            for lock in (self.line.root / "executors").glob(f"*-{process.pid}-*.lock"):
+            pid = self.line.pid(process)
+            self.line.stop_for(pid, self._rng.uniform(4, 12))
+            for lock in (self.line.root / "executors").glob(f"*-{pid}-*.lock"):
                 lock.unlink(missing_ok=True)
             self.counted["stopped, and taken for dead"] += 1
 
