@@ -15,6 +15,7 @@ from medpipe.config import Config
 from medpipe.errors import Disposition, IntegrityError, MedpipeError, disposition
 from workers import faults, fence
 from workers.database import is_away
+from workers.errands import reason_of
 from workers.fence import LostClaim
 from workers.publish import outbox, publish
 from workers.queue import JobQueue, job_workflow_id
@@ -179,8 +180,10 @@ class JobRunner:
         if is_away(error):
             raise error  # the engine's own retry of the step, when the database is back
         outcome = disposition(error)
-        reason = f"{error.code}: {error}" if isinstance(error, MedpipeError) else f"{type(error).__name__}"
-        if not isinstance(error, MedpipeError):
+        if isinstance(error, MedpipeError | OSError):
+            reason = reason_of(error)
+        else:
+            reason = type(error).__name__
             log.exception("study %s: %s", row.study_uid, reason)
         attempts = row.attempts
         with self._registry.begin() as connection:
