@@ -94,13 +94,19 @@ def _answer(processor: Processor, request: Plain, answers: Any) -> Plain:
         paths = [Path(path) for path in request["paths"]]
         faults.point("in_step")
         faults.poison(paths)
+
+        def progress(fraction: float) -> None:
+            faults.point("in_predict")
+            _say(answers, {"progress": round(fraction, 3)})
+
         outcome = processor.process(
             paths,
             request["bundle"],
             Path(request["out"]),
             Path(request["scratch"]),
-            progress=lambda fraction: _say(answers, {"progress": round(fraction, 3)}),
+            progress=progress,
         )
+        faults.point("after_write")
         return {"done": plain_outcome(outcome)}
     except Refused as error:
         return {"error": ["Refused", error.reason.value, str(error)]}

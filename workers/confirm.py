@@ -105,6 +105,7 @@ class Notary:
             register=register,
             wait=_REPORT_WAIT,
         )
+        faults.point("after_request")
         return report or find_report(root, transaction)
 
     def _reported(self, errand: Errand, sent: list[Row[Any]], report: CommitmentReport) -> str:
@@ -130,6 +131,7 @@ class Notary:
                     ask_again = True
                     self._errands.set(connection, item, DeliveryState.SENT, reason=reason, transaction=None)
             state = self._go_on(connection, errand, ask_again=ask_again, send_again=send_again)
+            faults.point("in_confirm")
         forget_report(self._config.site.root, report.transaction_uid)
         faults.point("after_confirm")
         log.info(
@@ -153,6 +155,7 @@ class Notary:
                         connection, item, DeliveryState.WAITING, reason=reason, transaction=None
                     )
             state = self._go_on(connection, errand, ask_again=bool(missing) and not late, send_again=late)
+            faults.point("in_confirm")
         faults.point("after_confirm")
         log.info(
             "%s: %s at %s", errand.study, state.value, errand.destination,

@@ -50,7 +50,12 @@ class Courier:
             peer = self._errands.peer(errand)
             files = [self._checked(item) for item in waiting]
             faults.point("before_send")
-            statuses = send(peer, files, calling_ae=self._config.listener.ae_title)
+            statuses = send(
+                peer,
+                files,
+                calling_ae=self._config.listener.ae_title,
+                after_each=lambda: faults.point("after_instance"),
+            )
             faults.point("after_send")
         except (MedpipeError, OSError) as error:
             span.close(error=code_of(error))
@@ -89,6 +94,7 @@ class Courier:
             if self._errands.of(errand, DeliveryState.SENT, connection):
                 self._errands.confirm_later(connection, errand, errand.attempt * LOOKS_PER_SENDING, 0)
             self._note(connection, errand, waiting, statuses)
+            faults.point("in_sent")
         return state.value
 
     def _note(

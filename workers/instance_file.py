@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
+from workers import faults
+
 
 class InstanceFile:
     """A file in the spool's `incoming`. `size` and `digest` are the data set's, without what we put before it."""
@@ -34,6 +36,7 @@ class InstanceFile:
 
     def write(self, part: bytes | memoryview) -> None:
         """Adds a part of the data set. Raises OSError where the disk does not take it."""
+        faults.point("in_receive")
         self._write(part)
         self._sha.update(part)
         self.size += len(part)

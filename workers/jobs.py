@@ -16,6 +16,7 @@ from medpipe.errors import Disposition, IntegrityError, MedpipeError, dispositio
 from medpipe.logs import Event, about
 from workers import faults, fence, trace
 from workers.database import is_away
+from workers.errands import reason_of
 from workers.fence import LostClaim
 from workers.publish import had_attempts, outbox, publish
 from workers.queue import JobQueue, job_workflow_id
@@ -66,6 +67,7 @@ class JobRunner:
         started = time.monotonic()
         log.debug("study %s: claimed", row.study_uid, extra=about(Event.JOB_CLAIMED, **_facts(row)))
         faults.point("after_claim")
+        faults.poison([self._spool.path_named(name) for name in row.instances], kills="worker")
         scratch, out = attempt_folders(self._config, job_id, token)
         span = trace.open_span(job_id, "job", **_facts(row), attempt=row.attempts, generation=generation)
         state: JobState | None = None
@@ -172,6 +174,7 @@ class JobRunner:
             )
             if trace.is_on():
                 _trace_the_wait(connection, row)
+            faults.point("in_claim")
             return self._registry.job(job_id, connection)
 
     def _request(self, row: Row[Any], out: Path, scratch: Path) -> dict[str, Any]:
@@ -207,8 +210,10 @@ class JobRunner:
         if is_away(error):
             raise error  # the engine's own retry of the step, when the database is back
         outcome = disposition(error)
-        reason = f"{error.code}: {error}" if isinstance(error, MedpipeError) else f"{type(error).__name__}"
-        if not isinstance(error, MedpipeError):
+        if isinstance(error, MedpipeError | OSError):
+            reason = reason_of(error)
+        else:
+            reason = type(error).__name__
             log.exception(
                 "study %s: %s", row.study_uid, reason, extra=about(Event.PROCESS_STUMBLED, **_facts(row))
             )

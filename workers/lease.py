@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 
 from medpipe.logs import Event, about
+from workers import faults
 from workers.database import clock
 from workers.queue import bring_forward, claimed_workflows, put_back, status_table
 from workers.registry import Registry
@@ -200,6 +201,7 @@ class Lease:
         """Puts the dead executors' workflows back on the queue, in front of what has waited there."""
         handles = DBOS._recover_pending_workflows(dead)
         ids = [handle.workflow_id for handle in handles]
+        faults.point("after_hand_on")
         if ids:
             log.warning(
                 "took over %d workflows of %d dead workers", len(ids), len(dead),

@@ -21,6 +21,7 @@ from medpipe.errors import IntegrityError, StorageError
 from medpipe.identity import resembles_uid
 from medpipe.logs import Event, about
 from medpipe.pacs import add_commitment_context, parse_commitment_report
+from workers import faults
 from workers.acceptor import Acceptor
 from workers.audit import Notices, active
 from workers.commitments import keep_report
@@ -218,6 +219,7 @@ class Listener:
             unreadable=unreadable,
         )
         received.close()
+        faults.point("received")
         sidecar, new = self._spool.receive(received.path, arrival, received_at, content=received.digest)
         if new and sidecar.aside:
             log.warning(
@@ -229,6 +231,7 @@ class Listener:
                 "instance %s is kept but not processed: %s", sidecar.file, unreadable,
                 extra=about(Event.INSTANCE_UNREADABLE, file=sidecar.file),
             )  # fmt: skip
+        faults.point("before_acknowledge")
         return SUCCESS
 
     # --- storage commitment ----------------------------------------------------------------------------------------
@@ -236,7 +239,10 @@ class Listener:
     def _report(self, event: Any) -> tuple[int, None]:
         """An archive's answer to a storage commitment request: kept durably, read by the `confirm` workflow."""
         try:
-            keep_report(self._root, parse_commitment_report(event.event_information))
+            report = parse_commitment_report(event.event_information)
+            faults.point("before_report")
+            keep_report(self._root, report)
+            faults.point("after_report")
         except (IntegrityError, OSError) as error:
             log.error(
                 "a storage commitment report was not taken: %s", error, extra=about(Event.REPORT_NOT_TAKEN)

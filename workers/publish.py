@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from workers import audit, fence
+from workers import audit, faults, fence
 from workers.durable import publish_folder, write_json
 from workers.fence import LostClaim
 from workers.queue import JobQueue
@@ -49,12 +49,15 @@ def publish(
     """
     final = outbox(root) / f"{row.id}-{token[:16]}"
     if not final.exists():
+        faults.point("before_folder")
         write_json(folder / "manifest.json", {"job": row.id, "bundle": row.bundle, **outcome})
         publish_folder(folder, final)
+    faults.point("after_folder")
     try:
         with registry.begin() as connection:
             fence.check(connection, workflow_id, token)
             state = _publish_rows(connection, registry, queue, row, final, outcome)
+            faults.point("in_publish")
     except LostClaim:
         _remove_unnamed(registry, row.id, final)
         raise

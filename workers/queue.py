@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer, run_dbos_database_migrations
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 from sqlalchemy.engine import Connection
 
 from workers.database import is_sqlite, open_engine
@@ -25,9 +25,11 @@ FRONT = 1
 def migrate_engine(url: str) -> None:
     """Creates or migrates the engine's own tables."""
     if url.startswith("sqlite"):
-        with open_engine(url).connect():
+        engine = open_engine(url)
+        with engine.connect():
             pass  # the file, in WAL mode
-    run_dbos_database_migrations(url)
+        engine.dispose()
+    DBOS.migrate(url)  # its command-line form swallows what went wrong
 
 
 def status_table(connection: Connection) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Row
 
 from medpipe.errors import IntegrityError, NotFound
 from medpipe.identity import digest, safe_name, set_digest
-from workers import audit, tables
+from workers import audit, faults, tables
 from workers.database import is_sqlite, migrate, open_engine, reading, writing
 from workers.spool import Sidecar
 from workers.tables import REMOVED, TRANSITIONS, JobState, Retention
@@ -92,6 +92,7 @@ class Registry:
         with self.begin() as connection:
             new += [sidecar for sidecar in sidecars if self._register(connection, sidecar)]
             _note_transfers(connection, new)
+            faults.point("in_register")
         return len(new)
 
     def _register(self, connection: Connection, sidecar: Sidecar) -> int:
@@ -266,7 +267,9 @@ class Registry:
                 return []
             idle = sa.and_(tables.job.c.study_uid == study.study_uid, tables.job.c.bundle == "")
             connection.execute(sa.delete(tables.job).where(idle))
-            return [plan.id for plan in plans if self.plan(connection, plan, enqueue, now)]
+            planned = [plan.id for plan in plans if self.plan(connection, plan, enqueue, now)]
+            faults.point("in_settle")
+        return planned
 
     def plan(self, connection: Connection, plan: JobPlan, enqueue: Enqueue, now: float) -> bool:
         """Adds one job and puts it on the queue; False where the job is already there.

@@ -23,6 +23,7 @@ from medpipe.errors import MedpipeError, ReasonCode, Refused
 from medpipe.logs import Event, about
 from medpipe.pacs import count_instances
 from medpipe.routing import facts_of, route
+from workers import faults
 from workers.late import PART, parts_of
 from workers.registry import ROUTINE, STAT, Enqueue, JobPlan, Registry, StudyRow, content_digest
 from workers.spool import Spool
@@ -95,6 +96,7 @@ class Steward:
 
     def settle(self, study: StudyRow) -> list[str]:
         """Turns a study's present content into jobs."""
+        faults.point("before_settle")
         try:
             plans = self._plans(study)
             if parts := parts_of(self._registry, study.study_uid, plans):
@@ -109,6 +111,7 @@ class Steward:
             )  # fmt: skip
             plans = [self._idle_plan(study, "", JobState.FAILED, f"{error.code}: {error}")]
         jobs = self._registry.settle(study, plans, self._enqueue)
+        faults.point("after_settle")
         for plan in plans:
             if plan.id in jobs:
                 log.info(
@@ -216,7 +219,9 @@ def register_arrivals(spool: Spool, registry: Registry) -> int:
     """Spool -> registry, in batches of one transaction each; an arrival is ticked off after its commit."""
     new = 0
     while batch := spool.arrivals(_BATCH):
+        faults.point("before_register")
         new += registry.register(batch)
+        faults.point("after_register")
         for sidecar in batch:
             spool.registered(sidecar)
     return new

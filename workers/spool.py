@@ -24,6 +24,7 @@ from pathlib import Path
 from medpipe.errors import IntegrityError, UsageError
 from medpipe.identity import digest
 from medpipe.logs import Event, about
+from workers import faults
 from workers.durable import json_text, sync_files, sync_folder
 
 log = logging.getLogger(__name__)
@@ -128,12 +129,16 @@ class Spool:
             )
             described = temporary.with_suffix(".json")
             try:
+                faults.point("before_sidecar")
                 described.write_text(json_text(vars(sidecar)), encoding="utf-8")
                 sync_files(temporary, described)
+                faults.point("after_fsync")
                 temporary.replace(folder / f"{name}.dcm")
+                faults.point("after_rename")
                 described.replace(folder / f"{name}.json")  # where the sidecar is, the file is
             finally:
                 described.unlink(missing_ok=True)
+            faults.point("after_sidecar")
             sync_folder(folder)
             self._announce(name)
         return sidecar, True

@@ -2,7 +2,8 @@
 
 A workflow can be PENDING under a live worker and yet not run there (its dispatch failed): it is queued again. A
 workflow can end with an error, or be given up by the engine, while its job is under way: the job goes to the dead
-letter, where a person sees it. Without this such a job would stand still for ever.
+letter, where a person sees it; what was sent stays sent, and is said to be unconfirmed. Without this such a job would
+stand still for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections import Counter
 import sqlalchemy as sa
 
 from medpipe.logs import Event, about
-from workers.queue import claimed_workflows, put_back, served_jobs
+from workers.errands import UNCONFIRMED
+from workers.queue import claimed_workflows, job_of, put_back, served_jobs
 from workers.registry import Registry
 from workers.tables import JobState, job
 
@@ -24,6 +26,7 @@ _LOOK_SECONDS = 5.0
 _FORGOTTEN_SECONDS = 30.0
 _FORSAKEN_SECONDS = 60.0
 REASON = "ENGINE: its workflow ended without a result; `medpipe retry` runs it again"
+NOT_ASKED = f"{UNCONFIRMED}: ENGINE: the workflow that asked the destination ended without a result"
 
 
 class Watchdog:
@@ -76,7 +79,12 @@ class Watchdog:
                 sa.select(job.c.id, job.c.updated_at)
                 .outerjoin(served, served.c.job == job.c.id)
                 .where(
-                    job.c.state.in_([JobState.QUEUED.value, JobState.RUNNING.value, JobState.SENDING.value]),
+                    sa.or_(
+                        job.c.state.in_(
+                            [JobState.QUEUED.value, JobState.RUNNING.value, JobState.SENDING.value]
+                        ),
+                        sa.and_(job.c.state == JobState.SENT.value, job.c.step == "confirm"),
+                    ),
                     served.c.job.is_(None),
                 )
             ).all()
@@ -87,9 +95,12 @@ class Watchdog:
             if now - since < _FORSAKEN_SECONDS:
                 continue
             with self._registry.begin() as connection:
-                if self._registry.job(job_id, connection).updated_at != updated_at:
+                row = self._registry.job(job_id, connection)
+                if row.updated_at != updated_at:
                     continue
-                self._registry.move(connection, job_id, JobState.FAILED, reason=REASON, step="")
-            log.error("job %s: %s", job_id, REASON, extra=about(Event.JOB_GIVEN_UP, job=job_id))
+                sent = row.state == JobState.SENT.value
+                state, reason = (JobState.SENT, NOT_ASKED) if sent else (JobState.FAILED, REASON)
+                self._registry.move(connection, job_id, state, reason=reason, step="")
+            log.error("job %s: %s", job_id, reason, extra=about(Event.JOB_GIVEN_UP, job=job_id))
             given_up.append(job_id)
         return given_up

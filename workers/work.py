@@ -16,7 +16,7 @@ from dbos import DBOS, DBOSPortableJSONSerializer, Queue
 from medpipe.config import Config
 from medpipe.logs import Event, about, concerning
 from medpipe.routing import check_rules
-from workers import trace
+from workers import faults, trace
 from workers.audit import active
 from workers.audit.repository import Clerk
 from workers.confirm import Notary
@@ -179,15 +179,15 @@ class Worker:
         # plain functions: the engine keeps its notes as attributes of what it decorates
         @DBOS.step(name="process", **retried)
         def process(job_id: str, generation: int, attempt: int) -> str:
-            return self._runner.run(job_id, generation, attempt)
+            return _done(self._runner.run(job_id, generation, attempt))
 
         @DBOS.step(name="send", **retried)
         def send(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            return self._courier.deliver(job_id, destination, generation, attempt)
+            return _done(self._courier.deliver(job_id, destination, generation, attempt))
 
         @DBOS.step(name="ask", **retried)
         def ask(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            return self._notary.confirm(job_id, destination, generation, attempt)
+            return _done(self._notary.confirm(job_id, destination, generation, attempt))
 
         def job(job_id: str, generation: int, attempt: int) -> str:
             with concerning(job=job_id), _Marked(self._in_flight):
@@ -216,7 +216,14 @@ class _Marked:
         self._in_flight[self._id] += 1
 
     def __exit__(self, *_: object) -> None:
+        faults.point("after_checkpoint")
         self._in_flight[self._id] -= 1
+
+
+def _done(state: str) -> str:
+    """A step's result: all its effects are there, and the engine is about to note it."""
+    faults.point("before_checkpoint")
+    return state
 
 
 def run_worker(config: Config, *, stop: threading.Event | None = None, until_idle: bool = False) -> None:

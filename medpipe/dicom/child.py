@@ -38,6 +38,9 @@ def main() -> None:
     # what a file from outside gets wrong is ours to judge, not a reason for the parser to stop
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it then closes our stdin
+    signal.signal(
+        signal.SIGPIPE, signal.SIG_DFL
+    )  # a parent that was killed reads no answer: end, without a word
     _preload()
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
     sys.stdout.flush()

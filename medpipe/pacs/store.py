@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,8 +94,10 @@ def judge(status: int) -> tuple[Outcome, str]:
     return "failed", meaning or "refused"
 
 
-def send(peer: Peer, files: Sequence[Path], *, calling_ae: str) -> tuple[SendStatus, ...]:
-    """Stores DICOM files (Part 10) at a peer; one status per file, in order.
+def send(
+    peer: Peer, files: Sequence[Path], *, calling_ae: str, after_each: Callable[[], None] = lambda: None
+) -> tuple[SendStatus, ...]:
+    """Stores DICOM files (Part 10) at a peer; one status per file, in order. `after_each` is called after each answer.
 
     Sending again what is there already does no harm. A final refusal of one object is in its status ("failed", with the
     reason) and does not keep the others back. Raises PeerBusy when any object got a transient status, PeerUnreachable
@@ -104,7 +106,7 @@ def send(peer: Peer, files: Sequence[Path], *, calling_ae: str) -> tuple[SendSta
     """
     statuses: list[SendStatus] = []
     for group in _groups([_describe(path) for path in files]):
-        statuses.extend(_send_group(peer, group, calling_ae))
+        statuses.extend(_send_group(peer, group, calling_ae, after_each))
     return tuple(statuses)
 
 
@@ -150,7 +152,9 @@ def _contexts(items: Sequence[_Object]) -> list[PresentationContext]:
     return [build_context(*pair) for pair in dict.fromkeys(pair for item in items for pair in _wanted(item))]
 
 
-def _send_group(peer: Peer, items: Sequence[_Object], calling_ae: str) -> list[SendStatus]:
+def _send_group(
+    peer: Peer, items: Sequence[_Object], calling_ae: str, after_each: Callable[[], None]
+) -> list[SendStatus]:
     statuses: list[SendStatus] = []
     transient: list[str] = []
     with association(peer, calling_ae, _contexts(items)) as assoc:
@@ -164,6 +168,7 @@ def _send_group(peer: Peer, items: Sequence[_Object], calling_ae: str) -> list[S
                 continue
             answer = _store(peer, assoc, item, form[1], f"sending object {number} of {len(items)}")
             status = status_of(peer, answer, f"sending object {number} of {len(items)}")
+            after_each()
             outcome, meaning = judge(status)
             reason = meaning + _offending(answer)
             if outcome == "transient":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +129,19 @@ def test_the_child_is_started_again_when_somebody_kills_it(good: Path) -> None:
         second = reader._child
         assert second is not None and second.pid != first.pid
     assert second.poll() is not None  # it ends with its parent's end of the pipe
+
+
+def test_the_child_of_a_parent_that_was_killed_ends_without_a_word() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "medpipe.dicom.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.close()  # nobody will read that it is ready
+    _, said = child.communicate(timeout=60)
+    assert said == b"" and child.returncode != 0
 
 
 def test_the_time_limit_ends_a_reader_that_hangs(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from local_process import free_port
 
+from workers.database import is_away
 from workers.queue import (
     claimed_workflows,
     is_waited_for,
     job_of,
     job_workflow_id,
+    migrate_engine,
     open_workflows,
     put_back,
     served_jobs,
@@ -80,3 +83,9 @@ def test_a_claim_that_is_given_back_is_the_next_one(site: Any) -> None:
         put_back(connection, "me", workflow)
         assert claimed_workflows(connection, "me") == []
     assert site.workflows()[workflow] == ("ENQUEUED", 1)
+
+
+def test_a_database_that_is_away_while_the_engines_tables_are_made_is_said_to_be_so() -> None:
+    with pytest.raises(sa.exc.OperationalError) as raised:
+        migrate_engine(f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/medpipe")
+    assert is_away(raised.value)

@@ -33,6 +33,21 @@ def test_a_job_whose_workflow_ended_without_it_goes_to_the_dead_letter(site: Any
     assert "medpipe retry" in site.registry.job(forsaken).reason
 
 
+def test_what_was_sent_and_is_asked_about_by_nobody_any_more_is_said_to_be_unconfirmed(site: Any) -> None:
+    asked, forsaken, over = site.plan("2.25.1"), site.plan("2.25.2"), site.plan("2.25.3")
+    for job_id in (forsaken, over):
+        site.end(job_workflow_id(job_id, 1))
+    for job_id in (asked, forsaken):
+        site.put(job_id, state="sent", step="confirm")
+    site.put(over, state="sent", step="")
+    watchdog = Watchdog(site.registry, ME, Counter())
+    assert watchdog.give_up_forsaken(0.0) == []
+    assert watchdog.give_up_forsaken(61.0) == [forsaken]
+    row = site.registry.job(forsaken)
+    assert (row.state, row.step) == ("sent", "") and row.reason.startswith("not confirmed: ENGINE")
+    assert site.registry.job(asked).step == "confirm"
+
+
 def test_a_job_that_moves_meanwhile_is_left_alone(site: Any) -> None:
     job_id = site.plan()
     site.end(job_workflow_id(job_id, 1))
