@@ -101,7 +101,7 @@ class Steward:
             plans = self._plans(study)
             if parts := parts_of(self._registry, study.study_uid, plans):
                 here = _content(self._registry.instances_of(study.study_uid))
-                also = [plan.reason for plan in plans if plan.state is JobState.QUARANTINED]
+                also = [plan.reason or "" for plan in plans if plan.state is JobState.QUARANTINED]
                 plans = [plan for plan in plans if plan not in parts and plan.bundle]
                 plans.append(self._idle_plan(study, here, JobState.QUARANTINED, "; ".join([PART, *also])))
         except MedpipeError as error:
