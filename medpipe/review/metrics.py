@@ -99,7 +99,10 @@ def _received(connection: Connection) -> list[Family]:
     ).all()
     kept = sum(int(row.size) for row in rows if row.retention != Retention.REMOVED.value)
     aside = connection.execute(
-        sa.select(sa.func.count()).where(sa.or_(instance.c.aside, instance.c.study_uid.is_(None)))
+        sa.select(sa.func.count()).where(
+            sa.or_(instance.c.aside, instance.c.study_uid.is_(None)),
+            instance.c.retention != Retention.REMOVED.value,
+        )
     ).scalar_one()
     return [
         _plain(

@@ -198,6 +198,8 @@ def _calm_column(connection: sa.Connection, table: sa.Table, column: sa.Column[A
             renewed[value] = (_FIRST + rank) * 1000
         elif isinstance(value, str) and re.fullmatch(r".+-\d+-[0-9a-f]{8}", value):
             renewed[value] = f"station-{rank + 1}-{rank + 1:08x}"
+        elif isinstance(value, str) and re.search(r"127\.0\.0\.1:\d+", value):
+            renewed[value] = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", value)
     fixed = {"host": "station", "pid": 1, "boot_id": str(uuid.UUID(int=1)), "seconds": {"network": 1.0}}
     if table.name in ("executor", "job") and column.name in fixed:
         connection.execute(sa.update(table).values({column.name: fixed[column.name]}))
@@ -214,12 +216,10 @@ def _calm_column(connection: sa.Connection, table: sa.Table, column: sa.Column[A
 
 def _rename_results(connection: sa.Connection, tables: sa.MetaData, root: Path) -> None:
     """Folders of the outbox carry the token of the attempt that made them."""
-    workflows = next(table for table in tables.sorted_tables if table.name == "workflow_status")
     result = tables.tables["result"]
     for row in connection.execute(sa.select(result)).all():
         folder, _, name = row.file.partition("/")
-        workflow = workflows.c.workflow_uuid == f"job:{row.job}:g1:a1"
-        token = connection.execute(sa.select(workflows.c.owner_xid).where(workflow)).scalar_one()
+        token = str(uuid.uuid5(uuid.NAMESPACE_OID, row.job))
         new = f"{row.job}-{token[:16]}"
         if (root / "outbox" / folder).exists():
             (root / "outbox" / folder).rename(root / "outbox" / new)
