@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import os
 import queue
 import re
@@ -141,13 +142,14 @@ class Senders:
         ae.add_requested_context(self._drawn.SOPClassUID, self._drawn.file_meta.TransferSyntaxUID)
         association = ae.associate("127.0.0.1", self._port, ae_title="MEDPIPE")
         due = self._urgent if urgent else self._due
+        dataset = copy.deepcopy(self._drawn)
         while not self._over.is_set():
             try:
                 at, number = due.get(timeout=0.5)
             except queue.Empty:
                 continue
             time.sleep(max(0.0, at - time.monotonic()))
-            dataset = study(self._drawn, number)
+            rename(dataset, number)
             began = time.monotonic()
             said = association.send_c_store(dataset)
             answer = int(said.Status) if "Status" in said else BROKEN_OFF
@@ -172,14 +174,11 @@ def is_urgent(number: int) -> bool:
     return number % 20 == 0
 
 
-def study(drawn: pydicom.Dataset, number: int) -> pydicom.Dataset:
-    """The same picture as a study of its own."""
-    dataset = pydicom.Dataset(drawn)
-    dataset.file_meta = pydicom.dataset.FileMetaDataset(drawn.file_meta)
+def rename(dataset: pydicom.Dataset, number: int) -> None:
+    """Makes the picture a study of its own."""
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
         setattr(dataset, keyword, uid_from("2.25", "overload", keyword, str(number)))
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    return dataset
 
 
 class Overload:
