@@ -40,7 +40,8 @@ from workers.faults import POINTS
 
 OPEN_STUDIES = 12
 KILLS_PER_STUDY = 5
-SETTLE_SECONDS = 600
+SETTLE_SECONDS = 900
+_LOOK_SECONDS, _WORD_SECONDS = 1.0, 30.0
 POISON = {"child": "poison of a child", "worker": "poison of a worker"}
 
 
@@ -85,8 +86,7 @@ def storm(folder: Path, options: argparse.Namespace) -> list[str]:
         until = began + 60 * options.minutes
         while weather.kills < options.kills and time.monotonic() < until:
             weather.tick(quiet=room.is_behind(weather.kills))
-            room.look()
-            _say(weather, modality, room)
+            room.look(weather.kills)
             time.sleep(0.05)
         stormed = time.monotonic() - began
         weather.calm()
@@ -112,7 +112,8 @@ def matrix(folder: Path, options: argparse.Namespace) -> list[str]:
             broken += wrong
         for whom, name in POISON.items():
             outcome, took, wrong = trial.poisoned(whom, name)
-            print(f"| poison that kills its {whom} | `in_step` | | {outcome} | {took:.0f} s |", flush=True)
+            point = {"child": "in_step", "worker": "after_claim"}[whom]
+            print(f"| poison that kills its {whom} | `{point}` | | {outcome} | {took:.0f} s |", flush=True)
             broken += wrong
         return broken + _broken(line, archive, trial.modality)
 
@@ -152,7 +153,7 @@ class Room:
         self._line = line
         self.modality: Modality | None = None
         self.ended = 0
-        self._next_look = 0.0
+        self._next_look = self._next_word = 0.0
         self._seen = (0, 0)
 
     def __call__(self) -> bool:
@@ -164,11 +165,17 @@ class Room:
             self._seen = (self.ended, kills)
         return kills - self._seen[1] >= KILLS_PER_STUDY
 
-    def look(self) -> None:
-        """Counts, now and then, the studies that have ended. A database that is away says nothing new."""
-        if time.monotonic() < self._next_look:
+    def look(self, kills: int) -> None:
+        """Counts, now and then, the studies that have ended, and says so. A database that is away says nothing new."""
+        now = time.monotonic()
+        if now < self._next_look:
             return
-        self._next_look = time.monotonic() + 1.0
+        self._next_look = now + _LOOK_SECONDS
+        if now >= self._next_word and self.modality is not None:
+            self._next_word = now + _WORD_SECONDS
+            sent = len(self.modality.studies)
+            said = f"{time.strftime('%H:%M:%S')} {kills} kills, {sent} studies, {self.ended} ended"
+            print(said, file=sys.stderr, flush=True)
         try:
             known, under_way = open_jobs(self._line.registry)
         except sa.exc.SQLAlchemyError:
@@ -183,8 +190,7 @@ def _settle(weather: Storm, modality: Modality, room: Room) -> None:
     quiet_since = None
     while time.monotonic() < until:
         weather.tick(quiet=True)
-        room.look()
-        _say(weather, modality, room)
+        room.look(weather.kills)
         if modality.is_sending or room.ended < len(modality.studies):
             quiet_since = None
         elif quiet_since is None:
@@ -192,15 +198,6 @@ def _settle(weather: Storm, modality: Modality, room: Room) -> None:
         elif time.monotonic() - quiet_since > 5:  # a study may still be settled anew
             return
         time.sleep(0.1)
-
-
-def _say(weather: Storm, modality: Modality, room: Room, every: float = 30.0) -> None:
-    """One line now and then for whoever waits."""
-    now = time.monotonic()
-    if now >= getattr(_say, "next", 0.0):
-        _say.next = now + every  # type: ignore[attr-defined]
-        text = f"{weather.kills} kills, {len(modality.studies)} studies, {room.ended} ended"
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _print(

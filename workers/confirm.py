@@ -78,7 +78,13 @@ class Notary:
                 "%s: not confirmed by %s: %s", errand.study, errand.destination, error,
                 extra=about(Event.RESULT_NOT_CONFIRMED, **errand.facts, reason=reason_of(error)),
             )  # fmt: skip
-            return self._wait(errand, delay_after(_look(errand) + 1), reason_of(error))
+            return self._wait(errand, delay_after(self._questions(errand)), reason_of(error))
+
+    def _questions(self, errand: Errand) -> int:
+        """How often the archive may have been asked by now: most looks for a report ask nobody, and do not count."""
+        look = _look(errand)
+        waited = self._errands.peer(errand).commitment and look >= _LOOKS_FOR_REPORT
+        return look + 1 - (_LOOKS_FOR_REPORT if waited else 0)
 
     def _committed(self, peer: Peer, errand: Errand, sent: list[Row[Any]]) -> CommitmentReport | None:
         """The peer's report on these results; asks for it where nobody has asked yet."""

@@ -136,19 +136,18 @@ class Lease:
         self._leads = all(self._is_dead(one.executor_id, 0.0, one.boot_id) for one in before)
 
     def _sweeper(self) -> Callable[[], None]:
-        last = _now()
+        last, beats_count_from = _now(), 0.0
 
         def sweep() -> None:
-            nonlocal last
+            nonlocal last, beats_count_from
             away = _now() - last
             owners = self._owners()
             last = _now()
             if away > TTL_SECONDS / 2:
-                # we, or the database, were away: everybody gets one TTL to beat again before being judged
-                time.sleep(TTL_SECONDS)
-                last = _now()
-                return
-            dead = [owner for owner, age, boot in owners if self._is_dead(owner, age, boot)]
+                # we, or the database, were away: everybody gets one TTL to beat again before beats are judged
+                beats_count_from = last + TTL_SECONDS
+            by_beat = last >= beats_count_from
+            dead = [owner for owner, age, boot in owners if self._is_dead(owner, age, boot, by_beat=by_beat)]
             if dead:
                 self._hand_on(dead)
 
@@ -177,12 +176,13 @@ class Lease:
             }
         return [(owner, *known.get(owner, (None, None))) for owner in owners]
 
-    def _is_dead(self, owner: str, age: float | None, boot: str | None) -> bool:
+    def _is_dead(self, owner: str, age: float | None, boot: str | None, *, by_beat: bool = True) -> bool:
+        """Whether its work is to be handed on; without `by_beat` only a lock that the kernel has freed tells."""
         if age is None:
-            return True
+            return by_beat
         if boot == self._boot:
-            return self._lock_is_free(owner) or age > SAME_BOOT_TTL_SECONDS
-        return age > TTL_SECONDS
+            return self._lock_is_free(owner) or (by_beat and age > SAME_BOOT_TTL_SECONDS)
+        return by_beat and age > TTL_SECONDS
 
     def _lock_is_free(self, owner: str) -> bool:
         try:

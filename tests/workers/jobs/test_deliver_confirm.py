@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from local_process import free_port
 from pynetdicom import AE, evt
 
@@ -118,6 +119,27 @@ def test_a_cancelled_job_is_not_sent(sending: Any) -> None:
     sending.put(sending.job, state="cancelled")
     assert deliver(sending) == "overtaken"
     assert sending.state(sending.job) == "cancelled"
+
+
+@pytest.mark.parametrize(("look", "pause"), [(0, 2), (1, 4), (15, 2), (17, 8)])
+def test_an_archive_that_does_not_answer_is_asked_again_soon_however_long_a_report_was_waited_for(
+    sending: Any, look: int, pause: int
+) -> None:
+    """Fifteen looks for a report ask nobody; a first question that is not answered after them is a first one."""
+    sending.sql("UPDATE delivery SET state = 'sent'")
+    sending.put(sending.job, state="sent", step="confirm")
+    with sending.registry.begin() as connection:
+        sending.queue.enqueue_delivery(connection, "confirm", sending.job, "PACS", 1, 100 + look, 0, 100)
+    sending.claim(delivery_workflow_id("confirm", sending.job, 1, "PACS", 100 + look))
+    notary = Notary(sending.config, errands(sending))
+    assert notary.confirm(sending.job, "PACS", 1, 100 + look) == "asked again later"
+    following = delivery_workflow_id("confirm", sending.job, 1, "PACS", 101 + look)
+    with sending.registry.read() as connection:
+        row = connection.execute(
+            sa.text("SELECT created_at, delay_until_epoch_ms FROM workflow_status WHERE workflow_uuid = :id"),
+            {"id": following},
+        ).one()
+    assert (row.delay_until_epoch_ms - row.created_at) / 1000 == pytest.approx(pause, abs=1.5)
 
 
 def test_what_the_archive_commits_itself_to_is_confirmed(sending: Any) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from workers.lease import SAME_BOOT_TTL_SECONDS, TTL_SECONDS, Lease, boot_id
@@ -46,6 +47,27 @@ def test_a_worker_of_another_machine_is_dead_when_its_beats_stop(site: Any) -> N
     assert not lease._is_dead("elsewhere", TTL_SECONDS - 1, "another boot")
     assert lease._is_dead("elsewhere", TTL_SECONDS + 1, "another boot")
     assert lease._is_dead("nobody knows it", None, None)
+
+
+def test_after_an_absence_a_free_lock_counts_at_once_and_missing_beats_only_later(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may have been away for all; a lock that the kernel has freed needs no second look."""
+    now, handed_on = [100.0], []
+    lease = Lease(site.registry, site.root)
+    owners = [("killed-here", 0.0, boot_id()), ("elsewhere", TTL_SECONDS + 1, "another boot")]
+    monkeypatch.setattr("workers.lease._now", lambda: now[0])
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it waits while work lies still"))
+    monkeypatch.setattr(lease, "_owners", lambda: owners)
+    monkeypatch.setattr(lease, "_hand_on", handed_on.append)
+    sweep = lease._sweeper()
+    now[0] += TTL_SECONDS
+    for _ in range(int(TTL_SECONDS)):
+        sweep()
+        now[0] += 1.0
+    assert handed_on == [["killed-here"]] * int(TTL_SECONDS)
+    sweep()
+    assert handed_on[-1] == ["killed-here", "elsewhere"]
 
 
 def test_a_worker_that_seemed_dead_makes_itself_a_new_lock(site: Any) -> None:
