@@ -68,6 +68,8 @@ def main() -> None:
     parser.add_argument("--room", type=int, default=300, help="MB until the disk counts as full")
     parser.add_argument("--more", type=int, default=12, help="machines that are added in the end")
     options = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("bench/overload.py mounts a disk of its own that can be full: run it as root")
     server = LocalPostgres({"max_connections": "300"})
     with tempfile.TemporaryDirectory(prefix="medpipe-overload-") as name:
         try:

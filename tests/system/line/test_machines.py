@@ -35,7 +35,7 @@ class Machine:
         self.process.environment = {"OMP_NUM_THREADS": "1", **({"MEDPIPE_STALL": stall} if stall else {})}
         self._begun = self._log.stat().st_size if self._log.exists() else 0
         self.process.start()
-        assert wait_until(lambda: self.said("is ready"), 60), self.process.tail()
+        assert wait_until(lambda: self.said("is ready"), 120), self.process.tail()
         return self
 
     def said(self, words: str) -> bool:
@@ -82,14 +82,14 @@ def test_a_machine_takes_over_the_study_of_another(
     first, second = machines(1), machines(2)
     first.start(stall="before_publish")
     dcmtk("storescu", "-aet", "MODALITY", "-aec", "MEDPIPE", "127.0.0.1", line.port, spots(1))
-    assert wait_until(lambda: first.said("stalled at before_publish"), 60), first.process.tail()
+    assert wait_until(lambda: first.said("stalled at before_publish"), 120), first.process.tail()
     registry = Registry(load_config(line.config_file).site.database_url)
     try:
         assert owner(registry).startswith("machine-1-") and len(first.attempts()) == 1
         second.start()
         if end == "lost":
             first.process.kill()
-        assert wait_until(lambda: state(registry) == ("confirmed", 2), 90), second.process.tail()
+        assert wait_until(lambda: state(registry) == ("confirmed", 2), 120), second.process.tail()
         assert owner(registry).startswith("machine-2-")
         check_nothing_is_left(end, first, second)
         assert state(registry) == ("confirmed", 2)
@@ -110,4 +110,4 @@ def check_nothing_is_left(end: str, first: Machine, second: Machine) -> None:
         first.start()
     else:
         first.process.signal(signal.SIGCONT)
-    assert wait_until(lambda: first.attempts() == [], 30), "what was left is removed by its own machine"
+    assert wait_until(lambda: first.attempts() == [], 60), "what was left is removed by its own machine"
