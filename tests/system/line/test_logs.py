@@ -72,7 +72,7 @@ def test_neither_logs_nor_traces_name_the_patient(
     with LocalCollector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
         line.start("serve")
-        assert wait_until(lambda: b"listening" in line.log("serve"), 120), line.log("serve").decode()
+        assert wait_until(lambda: b"listening" in line.log("serve"), 180), line.log("serve").decode()
         jobs = send_patients(line, dcmtk, patient)
         study = uid_from("2.25", "spots", "1")
         assert wait_until(lambda: b"review on" in line.log("serve"), 60)
