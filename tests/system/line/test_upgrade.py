@@ -21,7 +21,8 @@ from workers.audit import is_whole
 from workers.tables import audit
 
 STORE = Path(__file__).parent / "upgrades"
-RELEASES = sorted(path.name.removesuffix(".files.tar.gz") for path in STORE.glob("*.files.tar.gz"))
+STORED = sorted(tuple(path.name.removesuffix(".sql").rsplit(".", 1)) for path in STORE.glob("*.sql"))
+"""Release, kind of database. None yet: upgrades/store.py makes them."""
 CONFIRMED, FAILED, QUARANTINED, OPEN = 1, 2, 3, (4, 5, 6, 7)
 """The numbers of the stored studies (upgrades/store.py): what had ended, and what was sending, running, queued."""
 
@@ -85,13 +86,8 @@ def rows_of(line: Any, *numbers: int) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-def test_there_is_a_stored_release() -> None:
-    assert RELEASES
-
-
 @pytest.mark.timeout(900)  # it waits for work; on an idle machine it takes some seconds
-@pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("line", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize(("release", "line"), STORED, indirect=["line"])
 def test_what_was_under_way_is_finished_and_what_had_ended_stays(
     release: str, line: Any, orthanc: LocalOrthanc
 ) -> None:
