@@ -86,8 +86,8 @@ def _send_secured(address: tuple[str, int], tls: SSLContext, name: str, messages
 def _part(connection: ssl.SSLSocket) -> None:
     """Closes TLS and waits for the other side to do the same: by then it has read everything before.
 
-    Some close without a word; then its TCP must have acknowledged everything, too. One that does not close in time may not
-    even have looked at our certificate yet (TLS 1.3): nothing counts as delivered. Raises OSError.
+    Some close without a word; then its TCP must have acknowledged everything, too. One that does not close in time may
+    not even have looked at our certificate yet (TLS 1.3): nothing counts as delivered. Raises OSError.
     """
     try:
         connection.unwrap()
