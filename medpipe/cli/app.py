@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import sys
 import traceback
@@ -72,6 +73,14 @@ class Invocation:
 
 
 invocation = Invocation()
+
+
+def who() -> str:
+    """Who types the command, for the audit trail."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def _version(value: bool) -> None:

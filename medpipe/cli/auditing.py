@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from medpipe.cli.app import app, invocation
-from medpipe.cli.jobs import who
+from medpipe.cli.app import app, invocation, who
 from medpipe.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:

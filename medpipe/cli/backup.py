@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medpipe.cli.app import app, invocation
-from medpipe.cli.jobs import who
+from medpipe.cli.app import app, invocation, who
 from medpipe.cli.service import settings_text
 from medpipe.errors import UsageError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medpipe.cli.app import EXIT_FAILED, EXIT_PEER, app, invocation
+from medpipe.cli.app import EXIT_FAILED, EXIT_PEER, app, invocation, who
 from medpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,14 +103,6 @@ def open_registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
     finally:
         queue.close()
         registry.close()
-
-
-def who() -> str:
-    """Whom the audit trail names: the user that runs the command."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

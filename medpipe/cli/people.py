@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medpipe.cli.app import app, invocation
-from medpipe.cli.jobs import who
+from medpipe.cli.app import app, invocation, who
 from medpipe.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medpipe.cli.app import app
-from medpipe.cli.jobs import open_registry, who
+from medpipe.cli.app import app, who
+from medpipe.cli.jobs import open_registry
 from medpipe.errors import UsageError
 
 if TYPE_CHECKING:

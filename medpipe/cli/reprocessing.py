@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medpipe.cli.app import EXIT_FAILED, app, invocation
-from medpipe.cli.jobs import who
+from medpipe.cli.app import EXIT_FAILED, app, invocation, who
 from medpipe.config import Config
 from medpipe.errors import MedpipeError, UsageError
 from medpipe.identity import is_uid
