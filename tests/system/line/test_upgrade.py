@@ -22,7 +22,7 @@ from workers.tables import audit
 
 STORE = Path(__file__).parent / "upgrades"
 STORED = sorted(tuple(path.name.removesuffix(".sql").rsplit(".", 1)) for path in STORE.glob("*.sql"))
-"""Release, kind of database. None yet: upgrades/store.py makes them."""
+"""Release, kind of database: upgrades/store.py makes them."""
 CONFIRMED, FAILED, QUARANTINED, OPEN = 1, 2, 3, (4, 5, 6, 7)
 """The numbers of the stored studies (upgrades/store.py): what had ended, and what was sending, running, queued."""
 
