@@ -14,6 +14,7 @@ from medpipe.config import Config, Section, is_open_to_others, masked, parse_con
 from medpipe.config.audit import Audit
 from medpipe.config.network import ListenerTls, OrthancRest, Peer, PeerTls
 from medpipe.config.processing import Site
+from medpipe.config.reporting import Mail, Webhook
 from medpipe.config.review import Review
 from medpipe.config.secrets import secret_keys
 from medpipe.errors import ConfigError
@@ -34,6 +35,10 @@ def with_keys(place: str, keys: dict[str, Any]) -> dict[str, Any]:
         "listener": {"tls": dict(TLS)},
         "review": {},
         "audit": {"tls": dict(TLS)},
+        "alerts": {
+            "webhook": {"urls": ["https://alerts.example/"]},
+            "mail": {"host": "mail.example", "user": "me", "sender": "a@b.example", "to": ["c@d.example"]},
+        },
         "peers": {"PACS": {**PEER, "dicomweb_user": "me", "orthanc": dict(REST), "tls": dict(TLS)}},
     }
     table = document
@@ -51,13 +56,16 @@ SECRETS = [
     ("peers.PACS", "dicomweb_password"),
     ("peers.PACS.orthanc", "password"),
     ("peers.PACS.tls", "passphrase"),
+    ("alerts.webhook", "authorization"),
+    ("alerts.mail", "password"),
 ]
 
 
 def test_every_secret_that_there_is_is_tried_here() -> None:
     known = {(kind.__name__, key) for kind in Section.__subclasses__() for key in secret_keys(kind)}
     kinds = {"site": Site, "listener.tls": ListenerTls, "review": Review, "audit.tls": PeerTls, "peers.PACS": Peer,
-             "peers.PACS.orthanc": OrthancRest, "peers.PACS.tls": PeerTls}  # fmt: skip
+             "peers.PACS.orthanc": OrthancRest, "peers.PACS.tls": PeerTls,
+             "alerts.webhook": Webhook, "alerts.mail": Mail}  # fmt: skip
     assert known == {(kinds[place].__name__, key) for place, key in SECRETS}
     assert secret_keys(Audit) == ()
 
