@@ -157,7 +157,9 @@ def test_without_the_extra_one_line_says_so(
     monkeypatch.delitem(sys.modules, "workers.trace_export", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.context", None)
     assert not trace.begin({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
-    (record,) = caplog.records
+    (record,) = [
+        one for one in caplog.records if one.name == "workers.trace"
+    ]  # an earlier exporter may still speak
     assert "pip install 'medpipe[otel]'" in record.message
 
 
