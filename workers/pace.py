@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from dbos import Queue
 
+from medpipe.logs import Event, about
 from workers.database import clock
 from workers.lease import TTL_SECONDS
 from workers.queue import is_waited_for
@@ -53,7 +54,7 @@ class Pace:
                 ):  # as it stands in the database: a new worker resets it
                     queue.set_polling_interval_sec(pause)
         except sa.exc.SQLAlchemyError as error:
-            log.warning("the pace is set later (%s)", type(error).__name__)
+            log.warning("the pace is set later (%s)", type(error).__name__, extra=about(Event.DATABASE_AWAY))
 
     def pauses(self, queues: Sequence[str]) -> list[float]:
         """The pause that each queue should have now."""

@@ -57,7 +57,11 @@ class Event(StrEnum):
     # telling a person
     ALERT_SENT = "alert.sent"
     ALERT_NOT_SENT = "alert.not_sent"
+    # the audit trail
+    TRAIL_NOT_WRITTEN = "trail.not_written"
+    TRAIL_NOT_DELIVERED = "trail.not_delivered"
     # people
+    USERS_NOT_READ = "person.users_not_read"
     SIGNED_IN = "person.signed_in"
     SIGN_IN_REFUSED = "person.refused"
     # everything else

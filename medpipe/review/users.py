@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medpipe.config import SCRYPT_FORM, Review
 from medpipe.errors import ConfigError, NotFound, UsageError
+from medpipe.logs import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Users:
             users = self._file.users()
         except ConfigError as error:
             if not self._broken:
-                log.error("%s", error)
+                log.error("%s", error, extra=about(Event.USERS_NOT_READ))
             self._broken = True
             return {}
         self._broken = False

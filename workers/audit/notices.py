@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medpipe.logs import Event, about
 from workers.audit.trail import note
 from workers.durable import write_json
 
@@ -57,7 +58,10 @@ class Notices:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_json(self._folder / name, content)
         except OSError as error:
-            log.error("%r could not be left for the audit trail (%s)", what, error.strerror)
+            log.error(
+                "%r could not be left for the audit trail (%s)", what, error.strerror,
+                extra=about(Event.TRAIL_NOT_WRITTEN),
+            )  # fmt: skip
 
 
 def folder(root: Path) -> Path:
@@ -103,7 +107,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {key: content[key] for key in ("at", "who", "what", "study_uid", "detail")}
     except (ValueError, KeyError, TypeError):
-        log.error("%s is no notice to the audit trail: put aside", path)
+        log.error("%s is no notice to the audit trail: put aside", path, extra=about(Event.TRAIL_NOT_WRITTEN))
         with suppress(OSError):
             path.rename(path.with_suffix(".odd"))
         return None

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from medpipe.config import Config
 from medpipe.errors import MedpipeError
+from medpipe.logs import Event, about
 from workers.audit.message import Source, audit_message
 from workers.audit.notices import alone, folder, take_in
 from workers.audit.syslog import send, syslog_message
@@ -52,7 +53,11 @@ def delivered(root: Path) -> Place:
     except FileNotFoundError:
         return Place()
     except (ValueError, KeyError, TypeError):
-        log.error("%s cannot be read: the audit trail is delivered again from its beginning", _place(root))
+        log.error(
+            "%s cannot be read: the audit trail is delivered again from its beginning",
+            _place(root),
+            extra=about(Event.TRAIL_NOT_DELIVERED),
+        )
         return Place()
 
 
@@ -73,7 +78,7 @@ class Clerk:
             except (MedpipeError, OSError, sa.exc.SQLAlchemyError) as error:
                 if pause == _FIRST_PAUSE:
                     said = error if isinstance(error, MedpipeError) else type(error).__name__
-                    log.warning("the audit trail waits: %s", said)
+                    log.warning("the audit trail waits: %s", said, extra=about(Event.TRAIL_NOT_DELIVERED))
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def round(self) -> int:
@@ -94,8 +99,9 @@ class Clerk:
         with self._registry.read() as connection:
             if place.number and chain_at(connection, place.number) != place.chain:
                 log.error(
-                    "record %d is not what was delivered: the audit trail is delivered anew", place.number
-                )
+                    "record %d is not what was delivered: the audit trail is delivered anew", place.number,
+                    extra=about(Event.TRAIL_NOT_DELIVERED),
+                )  # fmt: skip
                 place = Place()
             waiting = list(islice(records(connection, after=place.number), _AT_ONCE))
         if not waiting:

@@ -235,11 +235,11 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 START = """
 import sys
-events = []
-sys.addaudithook(lambda name, _: events.append(name) if name.startswith(("socket", "os.fork")) else None)
 from pathlib import Path
 from medpipe.bundle import load_bundle
 from medpipe.inference import load_backend
+events = []  # from here on: urllib3, where another library brings it, asks the system for IPv6 when it is imported
+sys.addaudithook(lambda name, _: events.append(name) if name.startswith(("socket", "os.fork")) else None)
 load_backend(load_bundle(Path(sys.argv[1])), device="cpu", backend="openvino", cache=Path(sys.argv[2]))
 print(sorted(set(events)))
 """
