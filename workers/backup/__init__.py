@@ -1,7 +1,8 @@
 """Backup and restore of a whole site in one tar file, while the line is running.
 
 settings/medpipe.toml         the settings in force, secrets hidden: to read, not to restore
-reconcile/, spool/, outbox/, commitments/   files as they lie under `site.root`
+reconcile/, audit/, spool/,
+outbox/, commitments/         files as they lie under `site.root`
 database/medpipe.sqlite       (or medpipe.pgdump, pg_dump's custom format) the registry and the engine's queue
 manifest.json                 versions, bundles, what the files belong to
 SHA256SUMS                    of all of these, as `sha256sum --check` reads it

@@ -22,7 +22,7 @@ from medpipe.errors import IntegrityError
 FORMAT = 1
 MANIFEST, SUMS, SEAL = "manifest.json", "SHA256SUMS", "SHA256SUMS.sha256"
 DATABASES = {"sqlite": "database/medpipe.sqlite", "postgresql": "database/medpipe.pgdump"}
-FOLDERS = ("spool", "outbox", "commitments", "reconcile")
+FOLDERS = ("spool", "outbox", "commitments", "reconcile", "audit")
 """What is put back under `site.root`."""
 _BLOCK = 1 << 20
 _SUM = re.compile(r"([0-9a-f]{64})  (.+)\n?")

@@ -71,6 +71,8 @@ def _write(
     writer.add_text("settings/medpipe.toml", settings, at)
     # before the spool: restored, our place in an archive's changes must not be ahead of what we hold
     _add_folder(writer, root, "reconcile")
+    # too: a notice that is taken into the trail meanwhile is then there twice, and not in neither
+    _add_folder(writer, root, "audit")
     kind = "sqlite" if url.startswith("sqlite") else "postgresql"
     copy, missing = folder / Path(DATABASES[kind]).name, None
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from medpipe.config import Config, parse_config
 from medpipe.errors import IntegrityError, NewerDatabase, UsageError
 from workers import faults
-from workers.audit import is_whole
+from workers.audit import Notices, is_whole
 from workers.backup import restore, take, verify
 from workers.database import migrate
 from workers.publish import outbox, publish
@@ -84,6 +85,15 @@ def test_all_of_an_open_study_is_in_the_backup_and_comes_back(
     assert sorted(file.name for file in folder.iterdir()) == ["A.seg.dcm", "manifest.json"]
     with Registry(elsewhere.site.database_url).read() as connection:
         assert is_whole(connection)
+
+
+def test_what_waits_for_the_audit_trail_is_in_the_backup(
+    kept: Any, tmp_path: Path, elsewhere: Config
+) -> None:
+    Notices(kept.site.root).leave("CT1", "caller refused", called="MEDPIPE")
+    restore(elsewhere, back_up(kept, tmp_path), "me")
+    (notice,) = (elsewhere.site.root / "audit").iterdir()
+    assert json.loads(notice.read_text())["who"] == "CT1"
 
 
 def test_a_study_that_is_over_comes_back_without_its_files_unless_all_is_asked_for(
