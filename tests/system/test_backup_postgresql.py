@@ -86,9 +86,10 @@ def test_absent_programs_and_an_absent_server_are_said(
     postgres.server.stop()
     with pytest.raises((PeerUnreachable, sa.exc.OperationalError)):
         take(config, tmp_path / "site.tar", "")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        UsageError, match="pg_dump is not installed here: install the package postgresql-client"
-    ):
-        take(config, tmp_path / "site.tar", "")
+    with monkeypatch.context() as here:  # the server is started again afterwards, by programs that are there
+        here.setenv("PATH", str(tmp_path))
+        with pytest.raises(
+            UsageError, match="pg_dump is not installed here: install the package postgresql-client"
+        ):
+            take(config, tmp_path / "site.tar", "")
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
