@@ -88,7 +88,8 @@ def test_commands_refuse_a_newer_database_in_one_line(kept: Any, type_in: Type) 
     for words in (("status",), ("retry", "2.25.1"), ("remove", "2.25.1"), ("init",), ("work",)):
         code, _, said = type_in(*words)
         assert code == 1 and len(said.splitlines()) == 1, words
-        began = '"message":"' if words == ("work",) else "error: "  # what runs as a service says it in its log
+        # what runs as a service says it in its log
+        began = '"message":"' if words == ("work",) else "error: "
         assert f"{began}DATABASE_NEWER: the database is of a newer version" in said, words
 
 
