@@ -291,12 +291,8 @@ def _instances(image: Image) -> tuple[str, ...]:
 
 
 def default_bundle_ids(modality: str, bundles: Sequence[Bundle]) -> tuple[str, ...]:
-    """Bundles meant for a modality, for a site without rules; the test bundles (`phantom...`) are never chosen."""
-    return tuple(
-        bundle.id
-        for bundle in bundles
-        if modality in bundle.input.modality and not bundle.id.startswith("phantom")
-    )
+    """Bundles meant for a modality, for a site without rules."""
+    return tuple(bundle.id for bundle in bundles if modality in bundle.input.modality and bundle.by_modality)
 
 
 def no_rule(series_uid: str, modality: str) -> Quarantine:

@@ -264,6 +264,8 @@ class Description(Section):
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     version: str = Field(pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$")
     title: str = Field(min_length=1, max_length=64)
+    named_only: bool = False
+    """Taken only where a rule or `--bundle` names it, never for its modality alone."""
     network: Network
     input: InputSpec
     classes: tuple[ClassSpec, ...] = Field(min_length=1, max_length=8)

@@ -61,12 +61,18 @@ class Bundle:
     weights_sha256: str
     hash: str
     summary: tuple[SummaryRule, ...] = ()
+    named_only: bool = False
     member_weights: tuple[tuple[Path, str], ...] = ()
     """File and SHA-256 of each member where there are several."""
 
     @property
     def class_ids(self) -> tuple[str, ...]:
         return tuple(c.id for c in self.classes)
+
+    @property
+    def by_modality(self) -> bool:
+        """Whether it may be taken for its modality alone; the test bundles (`phantom...`) never are."""
+        return not self.named_only and not self.id.startswith("phantom")
 
     @property
     def noun(self) -> str:

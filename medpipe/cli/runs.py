@@ -234,7 +234,7 @@ class Run:
             for bundle in available_bundles(self._config.worker.bundle_folders)
             if bundle.input.channels == channels
             and (bundle.input.spatial_dims == 3) == volume
-            and not bundle.id.startswith("phantom")
+            and bundle.by_modality
         ]
         if len(fitting) != 1:
             known = ", ".join(fitting) or "none fits"

@@ -121,6 +121,7 @@ def _write_description(
         "id": experiment.name,
         "version": given.get("version", "0.0.0"),
         "title": given.get("title", experiment.name),
+        **({"named_only": True} if given.get("named_only") else {}),
         "network": {
             "name": experiment.network.name,
             **({"members": members} if members > 1 else {}),

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from medpipe.bundle import available_bundles, find_bundle, load_bundle
 from medpipe.errors import BundleError, NotFound
+from medpipe.process import default_bundle_ids
 
 GOOD = """
 id = "spots"
@@ -226,3 +227,16 @@ def test_a_folder_named_unlike_its_bundle_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "other")
     with pytest.raises(BundleError, match="is not the folder's name"):
         find_bundle("other", [tmp_path])
+
+
+def test_each_kind_of_picture_has_one_bundle_that_nobody_needs_to_name() -> None:
+    """`fundus-lesions-small` is for those who name it; the phantoms are for tests."""
+    bundles = available_bundles()
+    taken = {modality: default_bundle_ids(modality, bundles) for modality in ("OP", "US", "MR", "CT")}
+    assert taken == {
+        "OP": ("fundus-lesions",),
+        "US": ("breast-ultrasound",),
+        "MR": ("hippocampus",),
+        "CT": (),
+    }
+    assert find_bundle("fundus-lesions-small").named_only
