@@ -59,6 +59,12 @@ class LocalAuthority:
                       "-subj", f"/CN={name}", *names)  # fmt: skip
         return made
 
+    def locked(self, identity: Identity, word: str) -> Identity:
+        """The same certificate, its key under a passphrase in a file of its own."""
+        key = identity.private_key.with_suffix(".locked.key")
+        self._openssl("pkey", "-in", identity.private_key, "-aes256", "-passout", f"pass:{word}", "-out", key)
+        return Identity(identity.certificate, key)
+
     def _place(self, name: str) -> Identity:
         return Identity(self._folder / f"{name}.pem", self._folder / f"{name}.key")
 

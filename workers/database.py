@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from medpipe import __version__
@@ -125,6 +126,13 @@ def check_revision(engine: Engine) -> None:
         revision = _revision(connection)
     if revision is not None and check_known_revision(revision, "the database"):
         raise UsageError("the database is of an older version of medpipe; `medpipe init` migrates it")
+
+
+def insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+    """INSERT that does nothing where the row is already there; whether it is new."""
+    dialect = sqlite if is_sqlite(connection) else postgresql
+    statement = dialect.insert(table).values(**row).on_conflict_do_nothing().returning(sa.literal(1))
+    return connection.execute(statement).one_or_none() is not None
 
 
 def check_known_revision(revision: str, what: str) -> bool:

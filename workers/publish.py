@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from workers import audit, faults, fence
+from workers.database import insert
 from workers.durable import publish_folder, write_json
 from workers.fence import LostClaim
 from workers.queue import JobQueue
-from workers.registry import Registry, insert
+from workers.registry import Registry
 from workers.tables import DeliveryState, JobState, delivery, image, job, result
 
 Plain = dict[str, Any]

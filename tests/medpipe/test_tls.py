@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,22 +89,9 @@ def test_a_key_of_another_certificate(complaint: Any, authority: LocalAuthority,
 
 
 @pytest.fixture
-def locked(identity: Identity, tmp_path: Path) -> dict[str, str]:
+def locked(authority: LocalAuthority, identity: Identity) -> dict[str, str]:
     """The certificate with its key under the passphrase "a secret"."""
-    key = tmp_path / "locked.key"
-    command = [
-        "openssl",
-        "pkey",
-        "-in",
-        identity.private_key,
-        "-aes256",
-        "-passout",
-        "pass:a secret",
-        "-out",
-        key,
-    ]
-    subprocess.run(command, check=True)
-    return {**identity.settings(), "private_key": str(key)}
+    return authority.locked(identity, "a secret").settings()
 
 
 def test_a_key_with_a_passphrase_is_not_asked_for_at_the_terminal(

@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 from medpipe.config import Config, parse_config
 from medpipe.review import viewer_package
 from medpipe.review.app import create_app
-from workers.registry import JobPlan, Registry, insert
+from workers.database import insert
+from workers.registry import JobPlan, Registry
 from workers.spool import Sidecar
 from workers.tables import JobState, delivery, image, job, result
 

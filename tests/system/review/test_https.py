@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,20 +20,9 @@ from workers.registry import Registry
 
 
 def test_a_visit_over_https(site: Callable[..., Any], authority: LocalAuthority, tmp_path: Path) -> None:
-    identity, locked, port = authority.issue("review"), tmp_path / "locked.key", free_port()
+    identity, port = authority.issue("review"), free_port()
     (tmp_path / "word").write_text("a secret\n")
-    command = [
-        "openssl",
-        "pkey",
-        "-in",
-        identity.private_key,
-        "-aes256",
-        "-passout",
-        "pass:a secret",
-        "-out",
-        locked,
-    ]
-    subprocess.run(command, check=True)
+    locked = authority.locked(identity, "a secret").private_key
     UsersFile(tmp_path / "users").put("anna", hash_password("correct horse"))
     review = {
         "port": port,
