@@ -8,6 +8,7 @@ from typing import Any
 
 import pydicom
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from medpipe.config import parse_config
@@ -16,6 +17,7 @@ from workers.registry import Registry
 from workers.settle import Steward, rescan
 from workers.spool import Arrival, Spool
 from workers.status import retry
+from workers.tables import instance
 
 
 class Site:
@@ -127,6 +129,30 @@ def test_a_series_stays_with_the_study_that_had_it_first(tmp_path: Path, photogr
     assert refused.reason.startswith("SERIES_IN_TWO_STUDIES: ") and "2.25.1" in refused.reason
     (good,) = (row for row in rows if row.study_uid == "2.25.2" and row.bundle)
     assert len(good.instances) == 1
+
+
+def test_a_late_part_of_a_study_with_anothers_series_says_both(tmp_path: Path, photograph: Path) -> None:
+    site = Site(tmp_path / "root", [RULE])
+
+    def arrive(study: str, series: str, number: int = 0) -> None:
+        site.receive(
+            of_series(photograph, tmp_path / f"{study}-{series}-{number}.dcm", study, series, number)
+        )
+
+    with site.steward:
+        arrive("2.25.1", "2.25.7")
+        arrive("2.25.2", "2.25.8")
+        site.steward.tick()
+        with site.registry.begin() as connection:  # as retention leaves it
+            removed = sa.update(instance).where(instance.c.study_uid == "2.25.2").values(retention="removed")
+            connection.execute(removed)
+        arrive("2.25.2", "2.25.7", 1)  # the first study's series
+        arrive("2.25.2", "2.25.8", 1)  # a part of what was removed
+        site.steward.tick()
+    rows = site.registry.jobs("2.25.2")
+    site.registry.close()
+    (apart,) = (row for row in rows if row.state == "quarantined")
+    assert apart.reason.startswith("STUDY_REMOVED: ") and "SERIES_IN_TWO_STUDIES: " in apart.reason
 
 
 def test_a_late_instance_of_the_first_study_and_a_retry_of_the_other_change_nothing(
