@@ -19,7 +19,8 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,39 +72,74 @@ def _save(pixels: Any, path: Path) -> None:
     half.replace(path)
 
 
-def one(work: Callable[[Plan, Place], str], plan: Plan, place: Place, threads: int) -> tuple[bool, str]:
+@dataclass(frozen=True)
+class Piece:
+    """A run to train, or a row to measure with a run's weights."""
+
+    work: Callable[[Plan, Place], str]
+    plan: Plan
+    after: frozenset[str]
+    """Runs that must be trained before."""
+
+
+def pieces(plans: Sequence[Plan]) -> list[Piece]:
+    """All the work that rows are: runs that others wait for first."""
+    runs = [run for level in levels(plans) for run in level]
+    asked = {need.run_name for run in runs for need in run.needs}
+    runs.sort(key=lambda run: run.run_name not in asked)
+    training = [Piece(trained, run, frozenset(need.run_name for need in run.needs)) for run in runs]
+    return [*training, *(Piece(measured, plan, frozenset({plan.run_name})) for plan in plans)]
+
+
+def one(piece: Piece, place: Place) -> tuple[bool, str]:
     """A piece of work in a process of the pool."""
-    torch.set_num_threads(threads)
     try:
-        return True, work(plan, place)
+        return True, piece.work(piece.plan, place)
     except MedpipeError as error:
-        return False, f"{plan.name}-{plan.fold}: {error.code}: {error}"
+        return False, f"{piece.plan.name}-{piece.plan.fold}: {error.code}: {error}"
+
+
+def as_one_of(jobs: int) -> None:
+    """A process of the pool takes its share of the cores, as torchrun's would."""
+    os.environ["LOCAL_WORLD_SIZE"] = str(jobs)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
 def compute(plans: Sequence[Plan], place: Place, jobs: int) -> bool:
-    """Trains and measures; whether all went well. What fails is said, and the rest goes on."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    steps: list[tuple[Callable[[Plan, Place], str], list[Plan]]] = [
-        (trained, level) for level in levels(plans)
-    ]
-    well = True
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for work, some in [*steps, (measured, list(plans))]:
-            waiting = [pool.submit(one, work, plan, place, threads) for plan in some]
-            for future in waiting:
-                good, said = future.result()
-                well &= good
+    """Trains and measures; whether all went well. What fails is said, what waits for it is left, the rest goes on."""
+    left, there, failed = pieces(plans), set[str](), set[str]()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=as_one_of, initargs=(jobs,)) as pool:
+        running: dict[Future[tuple[bool, str]], Piece] = {}
+        while True:
+            # what is measured comes before what is trained: figures first, should this be stopped
+            ready = sorted((p for p in left if p.after <= there), key=lambda p: p.work is trained)
+            for piece in ready[: jobs - len(running)]:
+                left.remove(piece)
+                running[pool.submit(one, piece, place)] = piece
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                piece, (good, said) = running.pop(future), future.result()
                 print(said, file=sys.stderr, flush=True)
-    return well
+                if piece.work is trained and good:
+                    there.add(piece.plan.run_name)
+                elif not good:
+                    failed.add(piece.plan.run_name)
+    for piece in left:
+        print(f"{piece.plan.name}-{piece.plan.fold}: not computed, what it needs failed", file=sys.stderr)
+    return not failed and not left
 
 
 def table(ablation: Ablation, out: Path) -> str:
-    """Markdown: a table for each budget and device that figures are there of."""
-    results = [json.loads(path.read_text()) for path in sorted(out.glob("*/results/*.json"))]
+    """Markdown: a table for each budget that figures are there of; minutes are worth more on some devices."""
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("results/*.json"))]
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in results:
-        budget = " and ".join(f"{value:g} {key}" for key, value in result["budget"].items())
-        groups.setdefault(f"{budget} a run, {result['device']}", []).append(result)
+        if result["stamp"] == ablation.plan(result["row"], result["fold"], result["budget"]).stamp:
+            budget = " and ".join(f"{value:g} {key}" for key, value in result["budget"].items())
+            where = f", {result['device']}" if "minutes" in result["budget"] else ""
+            groups.setdefault(f"{budget} a run{where}", []).append(result)
     parts = [f"### {title}\n\n{_of_group(ablation, some)}" for title, some in groups.items()]
     return "\n\n".join(parts) or f"{out}: no row is finished"
 
@@ -114,16 +150,12 @@ def _of_group(ablation: Ablation, results: Sequence[dict[str, Any]]) -> str:
     lines = [
         f"| row | folds | {' | '.join(f'AUPR {c}' for c in classes)} | mean AUPR (sd over folds) | to the row before "
         f"(95 %) | mean Dice | to the row before (95 %) | weights, M | multiply-adds of {patch} x {patch}, G "
-        "| in the bundle |",
-        f"|{' --- |' * (len(classes) + 9)}",
+        "| trained on | in the bundle |",
+        f"|{' --- |' * (len(classes) + 10)}",
     ]
     before: tuple[dict[int, float], dict[int, float]] | None = None
     for row in ablation.rows:
-        found = {
-            r["fold"]: r
-            for r in results
-            if r["row"] == row.name and r["stamp"] == ablation.plan(row.name, r["fold"], r["budget"]).stamp
-        }
+        found = {r["fold"]: r for r in results if r["row"] == row.name}
         if not found:
             before = None
             continue
@@ -141,6 +173,7 @@ def _of_group(ablation: Ablation, results: Sequence[dict[str, Any]]) -> str:
             "-" if before is None else str(paired(before[1], dice) or "-"),
             f"{one['weights'] / 1e6:.2f}",
             f"{one['multiply_adds'] / 1e9:.2f}",
+            ", ".join(sorted({r["device"] for r in found.values()})),
             row.shipped,
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -165,7 +198,7 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--data", type=Path, help="folder with images/ and masks/")
     parser.add_argument("--unlabelled", type=Path, help="folder with images/ for the rows that learn from it")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="what is there already may be of another")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="training of a run (10)")
     length.add_argument("--steps", type=int, help="in place of minutes")
@@ -182,7 +215,7 @@ def main() -> None:
         plans = [ablation.plan(name, fold, budget) for name in names for fold in asked.folds]
         out, unlabelled = asked.out.resolve(), asked.unlabelled and asked.unlabelled.resolve()
         place = Place(
-            out=out / asked.device.partition(":")[0],
+            out=out,
             cache=out / "cache",
             data=halved(asked.data, out, asked.jobs),
             folds=ablation.folds_file.resolve(),

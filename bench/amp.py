@@ -1,12 +1,13 @@
-"""What training in half precision saves and costs: peak memory, patches per second and AUPR, against float32.
+"""What a training step in half precision saves and costs: peak memory and patches per second, against float32.
 
-    python bench/amp.py --data IDRID                          # fundus-lesions, 40 steps of each, on what is there
-    python bench/amp.py --data IDRID --device cuda --steps 2000 --batch 16 --size 512
+    python bench/amp.py                                         # fundus-lesions on what is there
+    python bench/amp.py --experiment fundus-lesions-small --device cpu --batch 2 --steps 3
+    python bench/amp.py --device cuda --rounds 5 --steps 20
 
-Each run is a process of its own; runs of the two kinds alternate. On a GPU the memory is what torch allocated at most,
-on a CPU the process's, with its libraries. AUPR is of fold 0, held out, at working size: with few steps it only says
-that both learn alike. --cache DIR keeps the pictures at working size (a run's cache/ has them already). Without --data
-(or $MEDPIPE_DATA/idrid_train) nothing is measured.
+The trainer's own step on batches that lie ready, cut from two drawn pictures: nothing waits for the disk. Each
+precision is a process of its own, and rounds alternate between them. On a GPU the memory is what torch allocated at
+most, on a CPU the process's, with its libraries. What half precision does to AUPR is the row `amp` of the ablation
+(docs/ablation.md).
 """
 
 from __future__ import annotations
@@ -19,101 +20,115 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medpipe.training.experiment import Experiment, load_experiment
-from medpipe.training.per_fold import of_fold
-from medpipe.training.trainer import Trainer, pick_device
+from medpipe.training.drawn import draw_pictures
+from medpipe.training.experiment import Drawn, Experiment, load_experiment
+from medpipe.training.trainer import Cases, Trainer, pick_device
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 KINDS = {"half precision": True, "float32": False}
+BATCHES = 4
+
+
+class OnDrawn(Trainer):
+    """The trainer, with drawn pictures in place of a folder's."""
+
+    @staticmethod
+    def prepare(spec: Experiment, data: Path, run: Path) -> Cases:
+        drawn = Drawn(seeds=(1000, 1001), share=0.0)
+        cases = draw_pictures(drawn, spec.data.classes, spec.input, run)
+        return Cases(training=cases, measured={"held_out": [], "thresholds": []})
 
 
 def asked(arguments: argparse.Namespace, *, amp: bool) -> Experiment:
-    """The experiment with the budget, patches and precision that were asked for."""
-    spec = of_fold(load_experiment(EXPERIMENTS / f"{arguments.experiment}.toml"), 0)
-    patches = spec.patches.model_copy(
-        update={
-            key: value
-            for key, value in (("batch", arguments.batch), ("size", arguments.size))
-            if value is not None
-        }
-    )
-    budget = spec.budget.model_copy(
-        update={"minutes": None, "steps": arguments.steps, "validate_minutes": 1e6, "save_minutes": 1e6}
-    )
-    network = spec.network.model_copy(update={"weights": None})
-    optimiser = spec.optimiser.model_copy(update={"amp": amp})
+    """The experiment with the patches and the precision that were asked for."""
+    spec = load_experiment(EXPERIMENTS / f"{arguments.experiment}.toml")
+    patches = {
+        key: value
+        for key, value in (("batch", arguments.batch), ("size", arguments.size), ("stages", ()))
+        if value is not None
+    }
     return spec.model_copy(
         update={
-            "patches": patches,
-            "budget": budget,
-            "network": network,
-            "optimiser": optimiser,
+            "patches": spec.patches.model_copy(update=patches),
+            "network": spec.network.model_copy(update={"weights": None}),
+            "optimiser": spec.optimiser.model_copy(update={"amp": amp}),
             "drawn": None,
+            "distil": None,
+            "unlabelled": None,
         }
     )
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """Trains once and prints what it took, as JSON."""
+    """Takes the steps of a round for each line it is told, and prints what they took, as JSON."""
     device = pick_device(arguments.device)
     with tempfile.TemporaryDirectory(prefix="medpipe-amp-") as scratch:
-        run = Path(scratch)
-        (run / "cache").symlink_to(arguments.cache.resolve())
-        trainer = Trainer(asked(arguments, amp=arguments.child == "amp"), arguments.data, run, device)
+        spec = asked(arguments, amp=KINDS[arguments.child])
+        trainer = OnDrawn(spec, Path(scratch), Path(scratch), device)
+        batches = [trainer.sampler.batch(number, 1.0) for number in range(BATCHES)]
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        report = trainer.run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    known = [value for value in report.scores["held_out"].values() if value is not None]
-    facts = {"peak": peak, "speed": report.patches_per_second, "aupr": sum(known) / max(1, len(known))}
-    print(json.dumps(facts | {"device": device.type}))
+            batches = [batch.pin_memory() for batch in batches]
+        for line in sys.stdin:
+            started, loss = time.perf_counter(), 0.0
+            for number in range(arguments.steps):
+                loss = trainer.step(batches[number % BATCHES], 0.0)
+            spent = time.perf_counter() - started
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            if device.type == "cuda":
+                peak = torch.cuda.max_memory_allocated(device)
+            patches = arguments.steps * len(batches[0].image)
+            facts = {"round": int(line), "speed": patches / spent, "peak": peak, "loss": loss}
+            print(
+                json.dumps(facts | {"device": device.type, "patch": list(batches[0].image.shape)}), flush=True
+            )
+
+
+def start_child(kind: str) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", kind]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--experiment", default="fundus-lesions")
+    parser.add_argument("--experiment", default="fundus-lesions", help="one of fundus photographs")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=5, help="of a round")
+    parser.add_argument("--rounds", type=int, default=3, help="after a first, warming one")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--size", type=int)
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--child", choices=("amp", "f32"), help=argparse.SUPPRESS)
-    parser.add_argument("--cache", type=Path, help="folder of the pictures at working size")
+    parser.add_argument("--child", choices=tuple(KINDS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.data is None and "MEDPIPE_DATA" in os.environ:
-        arguments.data = Path(os.environ["MEDPIPE_DATA"]) / "idrid_train"
-    if arguments.data is None or not arguments.data.is_dir():
-        print("skipped, no data: --data FOLDER, or $MEDPIPE_DATA")
-        return
     if arguments.child:
         child(arguments)
         return
-    told: dict[str, list[dict[str, Any]]] = {name: [] for name in KINDS}
-    with tempfile.TemporaryDirectory(prefix="medpipe-amp-cache-") as scratch:
-        cache = str(arguments.cache or scratch)
-        for _ in range(arguments.repeats):
-            for name, amp in KINDS.items():
-                words = [*sys.argv[1:], "--data", str(arguments.data), "--cache", cache]
-                words += ["--child", "amp" if amp else "f32"]
-                done = subprocess.run(
-                    [sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True
-                )
-                told[name].append(json.loads(done.stdout.splitlines()[-1]))
-    print(f"{arguments.experiment}, {arguments.steps} steps on {told['float32'][0]['device']}\n")
-    print("| precision | peak memory, MB | patches per second | mean AUPR |\n| --- | ---: | ---: | ---: |")
-    for name, runs in told.items():
-        peak, speed, aupr = (statistics.median(run[key] for run in runs) for key in ("peak", "speed", "aupr"))
-        print(f"| {name} | {peak / 1e6:.0f} | {speed:.1f} | {aupr:.3f} |")
+    told: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    children = {kind: start_child(kind) for kind in KINDS}
+    for number in range(arguments.rounds + 1):
+        for kind, process in children.items():
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            told[kind].append(json.loads(process.stdout.readline()))
+    for process in children.values():
+        process.communicate()
+    first = told["float32"][0]
+    print(f"{arguments.experiment}, batches of {first['patch']} on {first['device']}, {os.cpu_count()} cores")
+    print(f"medians of {arguments.rounds} rounds of {arguments.steps} steps, load {os.getloadavg()[0]:.1f}\n")
+    print("| precision | peak memory, MB | patches per second | loss after as many steps |")
+    print("| --- | ---: | ---: | ---: |")
+    for kind, rounds in told.items():
+        speed = statistics.median(r["speed"] for r in rounds[1:])
+        print(f"| {kind} | {rounds[-1]['peak'] / 1e6:.0f} | {speed:.1f} | {rounds[-1]['loss']:.4f} |")
+    ratios = [h["speed"] / f["speed"] for h, f in zip(*(told[kind][1:] for kind in KINDS), strict=True)]
+    print(f"\nhalf precision / float32, median of the rounds: {statistics.median(ratios):.2f}")
 
 
 if __name__ == "__main__":

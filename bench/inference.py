@@ -5,8 +5,9 @@
     python bench/inference.py --bundle fundus-lesions --repeats 5 --tta
     python bench/inference.py --cuda                  # a GPU in f32 and fp16, and nothing else
 
-Each row is a process of its own (peak memory is the process's, with its libraries); rounds alternate between the rows,
-so that a busy machine disturbs all alike. Medians over the rounds after a first, warming one.
+Each row is a process of its own (peak memory is the process's, with its libraries, or what torch took of a GPU);
+rounds alternate between the rows, so that a busy machine disturbs all alike. Medians over the rounds after a first,
+warming one.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ def answer(arguments: argparse.Namespace) -> None:
             done = predict(image, bundle, backend, Path(scratch), tta=arguments.tta)
             total = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if VARIANTS[arguments.only][0] == "cuda":
+            import torch
+
+            peak = torch.cuda.max_memory_allocated() / 1024**2
         told = {"round": line.strip(), "start": start, "total": total, "peak": peak, "counts": done.counts()}
         print(json.dumps({**told, **done.seconds}), flush=True)
 

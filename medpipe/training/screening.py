@@ -28,7 +28,7 @@ from medpipe.training.launch import TASKS, train
 from medpipe.training.pruning import prune_experiment
 from medpipe.training.sources import open_source
 from medpipe.training.state import CHECKPOINT, build_network
-from medpipe.training.trainer import CACHE
+from medpipe.training.trainer import CACHE, pick_device
 from nets.cost import cost
 
 DONE = "done.json"
@@ -93,7 +93,8 @@ def trained(plan: Plan, place: Place) -> str:
     report = train(experiment, data=place.data, out=place.out / "runs", device=place.device)
     if plan.content.get("task") != "restore":
         export_bundle(report.run, place.bundle(plan))
-    (run / DONE).write_text(json.dumps({"steps": report.steps, "minutes": round(report.minutes, 2)}))
+    facts = {"steps": report.steps, "minutes": round(report.minutes, 2), "device": _kind(place.device)}
+    (run / DONE).write_text(json.dumps(facts))
     return report.summary()
 
 
@@ -122,7 +123,6 @@ def measured(plan: Plan, place: Place) -> str:
         "budget": {
             key: plan.content["budget"][key] for key in ("minutes", "steps") if key in plan.content["budget"]
         },
-        "device": place.device.partition(":")[0],
         **json.loads((run / DONE).read_text()),
         "weights": weights,
         "multiply_adds": multiply_adds,
@@ -182,6 +182,11 @@ def _link_cache(run: Path, place: Place) -> None:
     run.mkdir(parents=True, exist_ok=True)
     if not (run / CACHE).exists():
         (run / CACHE).symlink_to(place.cache.resolve(), target_is_directory=True)
+
+
+def _kind(device: str) -> str:
+    """cuda of cuda:1."""
+    return pick_device(device).type
 
 
 def _given(place: Place) -> dict[str, str]:

@@ -39,7 +39,7 @@ def tiny(tmp_path: Path) -> Ablation:
     (tmp_path / "screening.toml").write_text(tomli_w.dumps(content))
     folds = [{"pictures": [NAMES[0]]}, {"pictures": NAMES[1:2]}, {"pictures": NAMES[2:]}]
     (tmp_path / "folds.toml").write_text(tomli_w.dumps({"fold": folds}))
-    rows = ROWS.read_text().replace("size = 128, batch = 16", "size = 32, batch = 2")
+    rows = ROWS.read_text().replace("size = 128, batch = 32", "size = 32, batch = 2")
     (tmp_path / "rows.toml").write_text(rows)
     return Ablation(tmp_path / "screening.toml", tmp_path / "rows.toml")
 
