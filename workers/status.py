@@ -191,7 +191,7 @@ def _send_again(registry: Registry, queue: JobQueue, connection: sa.Connection, 
             .where(
                 delivery.c.sop_instance_uid == one.sop_instance_uid, delivery.c.destination == one.destination
             )
-            .values(state=DeliveryState.WAITING.value, reason=None, transaction=None)
+            .values(state=DeliveryState.WAITING.value, reason=None, transaction=None, attempts=0)
         )
     generation = row.generation + 1  # the workflow ids of this one are used up
     registry.move(connection, row.id, JobState.SENDING, step="send", reason=None, generation=generation)
