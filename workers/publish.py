@@ -191,7 +191,8 @@ def _deliveries(connection: Connection, row: Row[Any], results: Sequence[Plain])
     """
     waiting: list[str] = []
     fresh = {
-        **{"state": DeliveryState.WAITING.value, "attempts": 0},
+        "state": DeliveryState.WAITING.value,
+        "attempts": 0,
         **dict.fromkeys(("reason", "transaction", "committed_at")),
     }
     for destination in row.destinations:

@@ -101,8 +101,8 @@ def send(
 
     Sending again what is there already does no harm. A final refusal of one object is in its status ("failed", with the
     reason) and does not keep the others back. Raises PeerBusy when any object got a transient status, ConnectionLost
-    when the connection was lost (both: send all again), what `association` raises, PeerRefused when the peer takes none of the objects,
-    IntegrityError for a file that is not DICOM.
+    when the connection was lost (both: send all again), what `association` raises, PeerRefused when the peer takes none
+    of the objects, IntegrityError for a file that is not DICOM.
     """
     statuses: list[SendStatus] = []
     for group in _groups([_describe(path) for path in files]):
