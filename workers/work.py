@@ -23,6 +23,7 @@ from workers.confirm import Notary
 from workers.database import is_away
 from workers.deliver import Courier
 from workers.errands import Errands
+from workers.forgetting import Forgetter
 from workers.jobs import JobRunner
 from workers.lease import Lease
 from workers.pace import POLL_SECONDS, Pace
@@ -90,6 +91,8 @@ class Worker:
         janitor.start()
         clerk = threading.Thread(target=self._keep_trail, name="clerk", daemon=True)
         clerk.start()
+        forgetter = threading.Thread(target=self._forget_ended, name="forgetter", daemon=True)
+        forgetter.start()
         tidy(self.config, self.registry)
         log.info("worker %s is ready", self.lease.executor_id, extra=about(Event.PROCESS_READY))
         idle = 0
@@ -105,7 +108,7 @@ class Worker:
                         return
         finally:
             self.stop.set()
-            self._end((steward, janitor, clerk), ended)
+            self._end((steward, janitor, clerk, forgetter), ended)
 
     def _end(self, threads: Sequence[threading.Thread], ended: threading.Event) -> None:
         """Claims nothing more, lets running steps finish for a short time, gives the rest back."""
@@ -131,6 +134,9 @@ class Worker:
 
     def _remove_old(self) -> None:
         Janitor(self.config, self.spool, self.registry).run(self.stop, lambda: self.lease.leads)
+
+    def _forget_ended(self) -> None:
+        Forgetter(self.config, self.registry, self.queue).run(self.stop, lambda: self.lease.leads)
 
     def _keep_trail(self) -> None:
         Clerk(self.config, self.registry).run(self.stop)
