@@ -86,7 +86,7 @@ def ended_before(connection: Connection, before: float, limit: int) -> list[str]
     its_job = sa.literal_column(job_in_sql(connection), sa.String)
     served = served_jobs(connection)
     query = (
-        sa.select(sa.literal_column("workflow_uuid"))
+        sa.select(sa.literal_column("workflow_uuid", sa.String))
         .select_from(sa.text(status_table(connection)))
         .where(
             sa.text("completed_at IS NOT NULL AND completed_at < :before").bindparams(

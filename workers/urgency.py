@@ -63,7 +63,9 @@ class Urgency:
         )
         count = sa.func.count().over(partition_by=(instance.c.study_uid, instance.c.series_uid))
         numbered = (
-            sa.select(instance.c.file, instance.c.calling_ae, number.label("number"), count.label("count"))
+            sa.select(
+                instance.c.file, instance.c.calling_ae, number.label("number"), count.label("instances")
+            )
             .where(
                 instance.c.study_uid.in_(study_uids),
                 instance.c.aside.is_(False),
@@ -73,4 +75,4 @@ class Urgency:
         )
         with self._registry.read() as connection:
             rows = connection.execute(sa.select(numbered).where(numbered.c.number == 1)).all()
-        return {self._spool.path_named(row.file): (row.calling_ae, row.count) for row in rows}
+        return {self._spool.path_named(row.file): (row.calling_ae, row.instances) for row in rows}
