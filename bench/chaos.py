@@ -65,6 +65,9 @@ def main() -> None:
         help="fork processes that have imported all",
     )
     parser.add_argument("--matrix", action="store_true", help="the faults one by one")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="with --matrix: faults whose name holds it"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="medpipe-chaos-") as name:
         broken = (matrix if options.matrix else storm)(Path(name), options)
@@ -105,12 +108,13 @@ def matrix(folder: Path, options: argparse.Namespace) -> list[str]:
         print("| fault | where | how things stand there | the two studies | until both had ended |")
         print("| --- | --- | --- | --- | ---: |")
         broken = []
-        for fault in [NOTHING, *faults(line, archive)]:
+        chosen = [one for one in faults(line, archive) if options.only in one.what]
+        for fault in [NOTHING, *chosen]:
             outcome, took, wrong = trial.run(fault)
             cells = (fault.what, f"`{fault.where}`", POINTS.get(fault.where, ""), outcome, f"{took:.0f} s")
             print(f"| {' | '.join(cells)} |", flush=True)
             broken += wrong
-        for whom, name in POISON.items():
+        for whom, name in POISON.items() if not options.only else ():
             outcome, took, wrong = trial.poisoned(whom, name)
             point = {"child": "in_step", "worker": "after_claim"}[whom]
             print(f"| poison that kills its {whom} | `{point}` | | {outcome} | {took:.0f} s |", flush=True)

@@ -5,6 +5,7 @@ An error says what happened, to which study, instance or file (by UID or path, n
 
 from __future__ import annotations
 
+import errno
 from enum import Enum, StrEnum
 
 
@@ -52,6 +53,8 @@ class ReasonCode(StrEnum):
 class Disposition(Enum):
     """What becomes of a job when a class of error ends its step."""
 
+    WAIT = "wait"
+    """Something that the study has no part in is away: tried again until it is back, and no attempt counts."""
     RETRY = "retry"
     QUARANTINE = "quarantine"
     FAIL = "fail"
@@ -102,22 +105,36 @@ class NewerDatabase(MedpipeError):
 
 
 class StorageError(MedpipeError):
-    """The disk is full or a file could not be made durable."""
+    """A file could not be written, read or made durable."""
 
     code = "STORAGE"
 
 
+class DiskFull(StorageError):
+    """The disk, or our share of it, has no room."""
+
+    code = "DISK_FULL"
+
+
 class PeerUnreachable(MedpipeError):
-    """A peer (PACS, database) did not answer; worth another try."""
+    """A peer (PACS, database) is not there, or takes no association; worth another try."""
 
     code = "PEER_UNREACHABLE"
     exit_code = 4
+
+
+class ConnectionLost(PeerUnreachable):
+    """A peer took the association and was gone, or silent, in the midst of it: perhaps because of what it got."""
 
 
 class PeerBusy(PeerUnreachable):
     """A peer answered with a transient failure (0xA7xx and the like)."""
 
     code = "PEER_BUSY"
+
+
+class PeerCrowded(PeerBusy):
+    """A peer rejected the association for now, whatever would have been sent."""
 
 
 class PeerRefused(MedpipeError):
@@ -165,11 +182,14 @@ class IntegrityError(MedpipeError):
 
 DISPOSITIONS: tuple[tuple[type[BaseException], Disposition], ...] = (
     (Refused, Disposition.QUARANTINE),
-    (PeerUnreachable, Disposition.RETRY),
+    (ConnectionLost, Disposition.RETRY),
+    (PeerCrowded, Disposition.WAIT),
+    (PeerBusy, Disposition.RETRY),
+    (PeerUnreachable, Disposition.WAIT),
     (InferenceCrashed, Disposition.RETRY),
     (StepTimeout, Disposition.RETRY),
+    (DiskFull, Disposition.WAIT),
     (StorageError, Disposition.RETRY),
-    (OSError, Disposition.RETRY),
     (MemoryError, Disposition.RETRY),
     (MedpipeError, Disposition.FAIL),
     (Exception, Disposition.FAIL),
@@ -177,8 +197,16 @@ DISPOSITIONS: tuple[tuple[type[BaseException], Disposition], ...] = (
 """First matching row decides; nowhere else in the code is an error turned into retry, quarantine or fail."""
 
 
+def storage_error(error: OSError) -> StorageError:
+    """What the system says of a file, as one of ours: without the path."""
+    kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+    return kind(error.strerror or "input/output error")
+
+
 def disposition(error: BaseException) -> Disposition:
     """What becomes of a job that ended with `error`."""
+    if isinstance(error, OSError):
+        error = storage_error(error)
     for kind, outcome in DISPOSITIONS:
         if isinstance(error, kind):
             return outcome

@@ -21,7 +21,7 @@ from typing import Any
 
 from medpipe import logs
 from medpipe.config import Config
-from medpipe.errors import MedpipeError, ReasonCode, Refused
+from medpipe.errors import MedpipeError, ReasonCode, Refused, storage_error
 from medpipe.logs import Event, about, concerning
 from medpipe.process import Processor, StudyOutcome
 from workers import faults
@@ -115,7 +115,8 @@ def _answer(processor: Processor, request: Plain, answers: Any) -> Plain:
     except MemoryError:
         return {"error": ["InferenceCrashed", "INFERENCE_CRASHED", "the inference ran out of memory"]}
     except OSError as error:
-        return {"error": ["StorageError", "STORAGE", error.strerror or "input/output error"]}
+        full = storage_error(error)
+        return {"error": [type(full).__name__, full.code, str(full)]}
     except Exception as error:
         log.exception("a study stumbled over a defect", extra=about(Event.PROCESS_STUMBLED))
         place = traceback.extract_tb(error.__traceback__)[-1].name  # not the text: it may quote a header

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.engine import Connection, Row
 
 from medpipe.config import Config, Peer
-from medpipe.errors import MedpipeError, PeerRefused
+from medpipe.errors import Disposition, MedpipeError, PeerRefused, disposition
 from medpipe.identity import uid_from
 from medpipe.logs import Event, about
 from medpipe.pacs import CommitmentReport, FailureAction, missing_instances, request_commitment
@@ -73,12 +73,15 @@ class Notary:
         except PeerRefused as error:
             return self._unconfirmed(errand, reason_of(error))
         except (MedpipeError, OSError) as error:
-            # the archive is away: what was sent stays `sent`, and is asked about again later and later
+            # what was sent stays `sent`, and is asked about again later and later; without end while the peer is away
             log.warning(
                 "%s: not confirmed by %s: %s", errand.study, errand.destination, error,
                 extra=about(Event.RESULT_NOT_CONFIRMED, **errand.facts, reason=reason_of(error)),
             )  # fmt: skip
-            return self._wait(errand, delay_after(self._questions(errand)), reason_of(error))
+            away = disposition(error) is Disposition.WAIT
+            return self._wait(
+                errand, delay_after(self._questions(errand)), reason_of(error), without_end=away
+            )
 
     def _questions(self, errand: Errand) -> int:
         """How often the archive may have been asked by now: most looks for a report ask nobody, and do not count."""
@@ -179,24 +182,36 @@ class Notary:
         self, connection: Connection, errand: Errand, *, ask_again: bool, send_again: bool
     ) -> JobState:
         """The job's state, and its successors: another look, or sending again (`worker.send_attempts` times in all)."""
-        sendings = errand.attempt // LOOKS_PER_SENDING
+        waiting = self._errands.of(errand, DeliveryState.WAITING, connection)
+        sendings = max((item.attempts for item in waiting), default=0)
         if send_again and sendings >= self._config.worker.send_attempts:
             send_again = False
-            for item in self._errands.of(errand, DeliveryState.WAITING, connection):
+            for item in waiting:
                 reason = f"{item.reason}, though it was sent {sendings} times"
                 self._errands.set(connection, item, DeliveryState.FAILED, reason=reason)
         state = self._errands.follow(connection, errand)
         if send_again:
-            self._errands.deliver_later(connection, errand, sendings + 1, delay_after(sendings))
+            following = errand.attempt // LOOKS_PER_SENDING + 1
+            self._errands.deliver_later(connection, errand, following, delay_after(sendings))
         elif ask_again:
             self._errands.confirm_later(connection, errand, errand.attempt + 1, _LOOK_SECONDS)
         return state
 
-    def _wait(self, errand: Errand, delay: float = _LOOK_SECONDS, reason: str = "no report came") -> str:
-        """Another look later; after the last one the results stay `sent`, with the reason."""
-        if _look(errand) >= _LAST_LOOK:
+    def _wait(
+        self,
+        errand: Errand,
+        delay: float = _LOOK_SECONDS,
+        reason: str = "no report came",
+        *,
+        without_end: bool = False,
+    ) -> str:
+        """Another look later; after the last one, unless there is none, the results stay `sent`, with the reason."""
+        if _look(errand) >= _LAST_LOOK and not without_end:
             return self._unconfirmed(errand, reason)
         with self._errands.writing(errand) as connection:
+            for item in self._errands.of(errand, DeliveryState.SENT, connection) if without_end else ():
+                self._errands.set(connection, item, DeliveryState.SENT, reason=reason)
+            # beyond the last look the next sending's numbers begin: it only has to be a number that was not used
             self._errands.confirm_later(connection, errand, errand.attempt + 1, delay)
         return "asked again later"
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LOOKS_PER_SENDING = 100
 """`confirm` counts sendings and its own looks in one number: sending * 100 + look."""
+_LONGEST_TRUST = 30.0
+"""Seconds for which a destination that was away is taken to be so still, and is not asked for each result."""
 
 
 class Courier:
@@ -32,6 +34,7 @@ class Courier:
 
     def __init__(self, config: Config, errands: Errands) -> None:
         self._config, self._errands = config, errands
+        self._away: dict[str, tuple[float, MedpipeError]] = {}
 
     def deliver(self, job_id: str, destination: str, generation: int, attempt: int) -> str:
         """One attempt to send what a destination has not yet got of a job's current results; the job's state after."""
@@ -47,6 +50,7 @@ class Courier:
             return self._sent(errand, [], ())
         span = trace.open_span(errand.job_id, "send", peer=errand.destination, attempt=errand.attempt)
         try:
+            self._check_there(errand.destination)
             peer = self._errands.peer(errand)
             files = [self._checked(item) for item in waiting]
             faults.point("before_send")
@@ -67,6 +71,13 @@ class Courier:
             extra=about(Event.RESULT_SENT, **errand.facts, number=len(statuses)),
         )  # fmt: skip
         return self._sent(errand, waiting, statuses)
+
+    def _check_there(self, destination: str) -> None:
+        """Raises what a destination that is away has just raised: a time-out for each result would hold all slots."""
+        until, error = self._away.get(destination, (0.0, None))
+        if error is not None and time.monotonic() < until:
+            raise error
+        self._away.pop(destination, None)
 
     def _checked(self, item: Row[Any]) -> Path:
         """The result's file, if its bytes are those that were published."""
@@ -115,18 +126,25 @@ class Courier:
                 audit.note(connection, "medpipe", what, errand.row.study_uid, detail)
 
     def _not_sent(self, errand: Errand, waiting: list[Row[Any]], error: MedpipeError | OSError) -> str:
-        attempt = errand.attempt
-        again = disposition(error) is Disposition.RETRY and attempt < self._config.worker.send_attempts
+        """Tried again later: without end while the destination is away, else `worker.send_attempts` times in all."""
+        outcome, delay = disposition(error), delay_after(errand.attempt)
+        away = outcome is Disposition.WAIT
+        tried = max(item.attempts for item in waiting) + 1
+        again = away or (outcome is Disposition.RETRY and tried < self._config.worker.send_attempts)
         state = DeliveryState.WAITING if again else DeliveryState.FAILED
         reason = reason_of(error)
+        if away and isinstance(error, MedpipeError):
+            until = time.monotonic() + min(delay, _LONGEST_TRUST)
+            self._away.setdefault(errand.destination, (until, error))
         with self._errands.writing(errand) as connection:
             for item in waiting:
-                self._errands.set(connection, item, state, reason=reason, attempts=delivery.c.attempts + 1)
-            outcome = self._errands.follow(connection, errand)
+                count = delivery.c.attempts + int(not away)
+                self._errands.set(connection, item, state, reason=reason, attempts=count)
+            after = self._errands.follow(connection, errand)
             if again:
-                self._errands.deliver_later(connection, errand, attempt + 1, delay_after(attempt))
+                self._errands.deliver_later(connection, errand, errand.attempt + 1, delay)
         log.warning(
             "%s: not sent to %s: %s", errand.study, errand.destination, reason,
             extra=about(Event.RESULT_NOT_SENT, **errand.facts, reason=reason),
         )  # fmt: skip
-        return outcome.value
+        return after.value

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from medpipe.config import Config, Peer
-from medpipe.errors import MedpipeError, PeerRefused
+from medpipe.errors import MedpipeError, PeerRefused, storage_error
 from workers import fence
 from workers.queue import JobQueue, delivery_workflow_id
 from workers.registry import Registry
@@ -172,11 +172,11 @@ class Errands:
 
 def reason_of(error: MedpipeError | OSError) -> str:
     """An error as it stands in the table."""
-    return f"{code_of(error)}: {error if isinstance(error, MedpipeError) else error.strerror}"
+    return f"{code_of(error)}: {error if isinstance(error, MedpipeError) else storage_error(error)}"
 
 
 def code_of(error: MedpipeError | OSError) -> str:
-    return error.code if isinstance(error, MedpipeError) else "STORAGE"
+    return error.code if isinstance(error, MedpipeError) else storage_error(error).code
 
 
 def _check_open(row: Row[Any], errand: Errand) -> None:

@@ -28,6 +28,8 @@ from workers.tables import FINAL, JobState, instance
 log = logging.getLogger(__name__)
 
 FIRST_DELAY, LONGEST_DELAY = 2.0, 900.0
+LONGEST_WAIT_FOR_ROOM = 60.0
+"""A full disk is looked at more often: looking costs nothing but the worker's own time, which has no other use."""
 
 
 def attempt_folders(config: Config, job_id: str, token: str) -> tuple[Path, Path]:
@@ -36,9 +38,21 @@ def attempt_folders(config: Config, job_id: str, token: str) -> tuple[Path, Path
     return (config.worker.scratch or config.site.root / "work") / name, outbox(config.site.root) / f".{name}"
 
 
-def delay_after(attempt: int) -> float:
+def delay_after(attempt: int, longest: float = LONGEST_DELAY) -> float:
     """Seconds to wait after a failed attempt: doubled each time, with a ceiling."""
-    return float(min(FIRST_DELAY * 2 ** (attempt - 1), LONGEST_DELAY))
+    return float(min(FIRST_DELAY * 2 ** min(attempt - 1, 30), longest))
+
+
+def fills_disk(folder: Path, minimum_free: int) -> bool:
+    """Whether an attempt's folder takes so much room that nobody else need be blamed for a full disk.
+
+    That is as much as the site wants free at any time, or half of a small disk.
+    """
+    try:
+        size = sum(512 * path.lstat().st_blocks for path in folder.rglob("*"))
+        return size >= min(minimum_free, shutil.disk_usage(folder).total // 2)
+    except OSError:
+        return False
 
 
 class JobRunner:
@@ -55,6 +69,7 @@ class JobRunner:
     ) -> None:
         self._config, self._spool, self._registry = config, spool, registry
         self._queue, self._slots, self._executor_id = queue, slots, executor_id
+        self._begun: set[str] = set()
 
     def run(self, job_id: str, generation: int, attempt: int) -> str:
         """One attempt; returns the job's state after it. Raises LostClaim when another worker has the job by now."""
@@ -93,11 +108,12 @@ class JobRunner:
             raise
         except Exception as error:
             code = error.code if isinstance(error, MedpipeError) else type(error).__name__
-            state = self._failed(row, generation, attempt, error, workflow_id, token)
+            state = self._failed(row, generation, attempt, error, workflow_id, token, (scratch, out))
         finally:
             span.close(error=code, state=state and state.value)
             shutil.rmtree(scratch, ignore_errors=True)
             shutil.rmtree(out, ignore_errors=True)
+        self._begun.discard(token)
         log.info(
             "study %s: %s: %s", row.study_uid, row.bundle, state.value,
             extra=about(Event.JOB_ENDED, **_facts(row), state=state.value, seconds=_since(started)),
@@ -151,15 +167,18 @@ class JobRunner:
     def _claim(self, job_id: str, generation: int, workflow_id: str, token: str) -> Row[Any] | None:
         """Marks the job as running; None where this attempt's work is already published, cancelled or given up.
 
-        Each claim counts as an attempt, so a study that kills its worker again and again ends in the dead letter.
+        Each claim counts as an attempt, so a study that kills its worker again and again ends in the dead letter. One
+        that begins anew because the database was away in the midst of it is still the same.
         """
+        known = token in self._begun
+        self._begun.add(token)
         with self._registry.begin() as connection:
             fence.check(connection, workflow_id, token)
             row = self._registry.job(job_id, connection)
             state = JobState(row.state)
             if row.generation != generation or state in FINAL or state in (JobState.SENDING, JobState.SENT):
                 return None
-            if row.attempts >= self._config.worker.attempts:
+            if row.attempts >= self._config.worker.attempts and not known:
                 reason = (
                     row.reason or f"given up after {row.attempts} attempts: each one ended without a word"
                 )
@@ -169,8 +188,9 @@ class JobRunner:
                     extra=about(Event.JOB_GIVEN_UP, **_facts(row)),
                 )  # fmt: skip
                 return None
+            count = row.attempts if known else row.attempts + 1
             self._registry.move(
-                connection, job_id, JobState.RUNNING, attempts=row.attempts + 1, step="process", reason=None
+                connection, job_id, JobState.RUNNING, attempts=count, step="process", reason=None
             )
             if trace.is_on():
                 _trace_the_wait(connection, row)
@@ -204,12 +224,25 @@ class JobRunner:
             log.warning("the database does not answer; the step goes on", extra=about(Event.DATABASE_AWAY))
 
     def _failed(
-        self, row: Row[Any], generation: int, attempt: int, error: Exception, workflow_id: str, token: str
+        self,
+        row: Row[Any],
+        generation: int,
+        attempt: int,
+        error: Exception,
+        workflow_id: str,
+        token: str,
+        folders: tuple[Path, Path],
     ) -> JobState:
-        """What becomes of the job: tried again later, quarantined, or given up; decided by the error's class alone."""
+        """What becomes of the job: it waits, is tried again later, quarantined, or given up, as the error's class says.
+
+        Room on a disk is waited for where others have taken it; a study that fills one by itself is at fault.
+        """
         if is_away(error):
-            raise error  # the engine's own retry of the step, when the database is back
+            raise error  # begun anew when the database is back
         outcome = disposition(error)
+        least = self._config.site.minimum_free
+        if outcome is Disposition.WAIT and any(fills_disk(folder, least) for folder in folders):
+            outcome = Disposition.RETRY
         if isinstance(error, MedpipeError | OSError):
             reason = reason_of(error)
         else:
@@ -217,7 +250,7 @@ class JobRunner:
             log.exception(
                 "study %s: %s", row.study_uid, reason, extra=about(Event.PROCESS_STUMBLED, **_facts(row))
             )
-        attempts = row.attempts
+        attempts, counted = row.attempts, row.attempts
         with self._registry.begin() as connection:
             fence.check(connection, workflow_id, token)
             present = JobState(self._registry.job(row.id, connection).state)
@@ -225,6 +258,10 @@ class JobRunner:
                 return present
             if outcome is Disposition.QUARANTINE:
                 state = JobState.QUARANTINED
+            elif outcome is Disposition.WAIT:
+                state, counted = JobState.QUEUED, max(0, attempts - 1)
+                delay = delay_after(attempt, LONGEST_WAIT_FOR_ROOM)
+                self._queue.enqueue_attempt(connection, row.id, row.priority, generation, attempt + 1, delay)
             elif outcome is Disposition.RETRY and attempts < self._config.worker.attempts:
                 state = JobState.QUEUED
                 self._queue.enqueue_attempt(
@@ -232,7 +269,7 @@ class JobRunner:
                 )
             else:
                 state = JobState.FAILED
-            self._registry.move(connection, row.id, state, reason=reason, step="")
+            self._registry.move(connection, row.id, state, reason=reason, step="", attempts=counted)
         log.warning(
             "study %s: %s: attempt %d: %s", row.study_uid, row.bundle, attempts, reason,
             extra=about(Event.JOB_ATTEMPT_FAILED, **_facts(row), attempt=attempts, reason=reason, state=state.value),

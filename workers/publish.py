@@ -190,7 +190,11 @@ def _deliveries(connection: Connection, row: Row[Any], results: Sequence[Plain])
     A result that a destination holds already is not sent again, unless this is a repeated generation (retry, --force).
     """
     waiting: list[str] = []
-    fresh = {"state": DeliveryState.WAITING.value, "reason": None, "transaction": None, "committed_at": None}
+    fresh = {
+        "state": DeliveryState.WAITING.value,
+        "attempts": 0,
+        **dict.fromkeys(("reason", "transaction", "committed_at")),
+    }
     for destination in row.destinations:
         for one in results:
             key = {"sop_instance_uid": one["sop_instance_uid"], "destination": destination}

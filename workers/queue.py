@@ -22,6 +22,10 @@ FRONT = 1
 """The priority of what was interrupted: that of STAT. Lower runs first; 0 is what the engine takes for "unset"."""
 
 
+ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+"""Statuses of workflows that never run again (we resume none; what is done again is a workflow of its own)."""
+
+
 def migrate_engine(url: str) -> None:
     """Creates or migrates the engine's own tables."""
     if url.startswith("sqlite"):
@@ -124,6 +128,11 @@ class JobQueue:
         for workflow_id in workflow_ids:
             self._client.cancel_workflow(workflow_id)
 
+    def forget(self, workflow_ids: list[str]) -> None:
+        """Removes all that the engine has of workflows, in one transaction. Only for those that have ended."""
+        if workflow_ids:
+            self._client.delete_workflows(workflow_ids)
+
 
 def open_workflows(connection: Connection, job_id: str) -> list[str]:
     """Ids of a job's workflows that wait or run."""
@@ -137,15 +146,17 @@ def open_workflows(connection: Connection, job_id: str) -> list[str]:
     return [row[0] for row in rows]
 
 
+def job_in_sql(connection: Connection) -> str:
+    """The job that a workflow works for, as an expression over the engine's table."""
+    if is_sqlite(connection):
+        return "substr(workflow_uuid, instr(workflow_uuid, ':') + 1, 32)"
+    return "split_part(workflow_uuid, ':', 2)"
+
+
 def served_jobs(connection: Connection) -> sa.Subquery:
     """The jobs that a workflow waits or runs for, as something to join: its only column is `job`."""
-    job = (
-        "substr(workflow_uuid, instr(workflow_uuid, ':') + 1, 32)"
-        if is_sqlite(connection)
-        else "split_part(workflow_uuid, ':', 2)"
-    )
     query = sa.text(
-        f"SELECT DISTINCT {job} AS job FROM {status_table(connection)} "
+        f"SELECT DISTINCT {job_in_sql(connection)} AS job FROM {status_table(connection)} "
         "WHERE status IN ('ENQUEUED', 'DELAYED', 'PENDING')"
     )
     return query.columns(sa.column("job", sa.String)).subquery("served")

@@ -30,6 +30,7 @@ from medpipe.pacs import (
     retrieve,
 )
 from medpipe.routing import facts_of, route
+from workers import audit
 from workers.late import PART
 from workers.peek import Identity, UnreadableHeader, peek
 from workers.queue import JobQueue
@@ -65,14 +66,15 @@ class Reprocessed:
 
 
 class Reprocessor:
-    """Retrieves studies and queues their jobs."""
+    """Retrieves studies and queues their jobs, for a person: what archives are asked for `who` is on record before."""
 
-    def __init__(self, config: Config, registry: Registry, queue: JobQueue, say: Say) -> None:
-        self._config, self._registry, self._queue, self._say = config, registry, queue, say
+    def __init__(self, config: Config, registry: Registry, queue: JobQueue, say: Say, who: str) -> None:
+        self._config, self._registry, self._queue, self._say, self._who = config, registry, queue, say, who
         self._spool = Spool(config.site.root)
 
     def studies_with(self, accession: str, source: str) -> list[str]:
         """Study UIDs that the source lists under an accession number."""
+        self._note_query(source, "STUDY", "AccessionNumber")
         found = find_studies(self._peer(source), self._config.listener.ae_title, accession=accession)
         if not found:
             raise NotFound(f"{source} lists no study with this accession number")
@@ -81,6 +83,7 @@ class Reprocessor:
     def run(self, study_uid: str, request: Request) -> Reprocessed:
         """One study: retrieve, plan, queue. Following the jobs is the caller's."""
         peer = self._peer(request.source)
+        self._note_query(request.source, "SERIES", "StudyInstanceUID", study_uid)
         if request.dry_run:
             return self._foretell(peer, study_uid, request)
         token = uuid.uuid4().hex
@@ -97,6 +100,13 @@ class Reprocessor:
             return outcome
         finally:
             self._registry.mark_retrieval(study_uid, None)
+
+    def _note_query(self, source: str, level: str, key: str, study_uid: str | None = None) -> None:
+        """One record for a question, however many C-FIND it takes (PS3.15 A.5.3.10)."""
+        ways = {"source": self._config.listener.ae_title, "destination": self._peer(source).ae_title}
+        detail = {**ways, "level": level, "key": key}
+        with self._registry.begin() as connection:
+            audit.note(connection, self._who, "archive queried", study_uid, detail)
 
     def _foretell(self, peer: Peer, study_uid: str, request: Request) -> Reprocessed:
         """What would be done with what is here already; what the rules say of the rest shows once it is retrieved."""
@@ -186,7 +196,7 @@ class Reprocessor:
         with GuardedReader(self._config.reading, uid_root=self._config.site.uid_root) as reader:
             scan = reader.scan(list(rows))
         foreign = [header for header in scan.instances if not header.own_output]
-        elsewhere = self._elsewhere(peer, study_uid)
+        elsewhere = self._elsewhere(request.source, study_uid)
         calling = {path: row.calling_ae for path, row in rows.items()}
         chosen, refused = self._chosen(foreign, calling, request, elsewhere)
         if refused and not chosen:
@@ -211,10 +221,12 @@ class Reprocessor:
             )
         return plans, refused
 
-    def _elsewhere(self, peer: Peer, study_uid: str) -> dict[str, str]:
+    def _elsewhere(self, source: str, study_uid: str) -> dict[str, str]:
         """Series that another study had first, as long as the archive lists them there: it may have been corrected."""
         first = self._registry.series_first_elsewhere(study_uid)
-        ours = self._config.listener.ae_title
+        peer, ours = self._peer(source), self._config.listener.ae_title
+        for one in sorted(set(first.values())):
+            self._note_query(source, "SERIES", "StudyInstanceUID", one)
         listed = {one: {s.series_uid for s in find_series(peer, ours, one)} for one in set(first.values())}
         return {series_uid: one for series_uid, one in first.items() if series_uid in listed[one]}
 

@@ -28,10 +28,13 @@ from workers.late import PART, parts_of
 from workers.registry import ROUTINE, STAT, Enqueue, JobPlan, Registry, StudyRow, content_digest
 from workers.spool import Spool
 from workers.tables import JobState
+from workers.urgency import Urgency
 
 log = logging.getLogger(__name__)
 
 _BATCH = 500
+_STUDIES_PER_ROUND = 50
+"""About a second's work: then what has come meanwhile is looked at, for it may be urgent."""
 _COUNT_AGAIN_SECONDS = 2.0
 _STALE_RETRIEVAL_SECONDS = 3600.0
 
@@ -45,6 +48,8 @@ class Steward:
         self._config, self._spool, self._registry, self._enqueue = config, spool, registry, enqueue
         self._reader = GuardedReader(config.reading, uid_root=config.site.uid_root)
         self._counts = _ExpectedCounts(config) if ask_peers else None
+        self._urgency = Urgency(config, spool, registry, self._reader)
+        self._is_behind = False
 
     def __enter__(self) -> Steward:
         return self
@@ -78,16 +83,18 @@ class Steward:
                 away = True
             except Exception:
                 log.exception("settling stumbled; it is tried again", extra=about(Event.PROCESS_STUMBLED))
-            stop.wait(every)
+            stop.wait(0 if self._is_behind and not away else every)
 
     def tick(self) -> list[str]:
-        """One round; returns the new jobs."""
+        """One round: what is complete settles, the urgent first, not more than some; returns the new jobs."""
+        self._is_behind = False
         self.register()
         self._registry.end_stale_retrievals(_STALE_RETRIEVAL_SECONDS)
+        complete = [study for study in self._registry.unsettled() if self._is_complete(study)]
         jobs: list[str] = []
-        for study in self._registry.unsettled():
-            if self._is_complete(study):
-                jobs += self.settle(study)
+        for study in self._urgency.ordered(complete)[:_STUDIES_PER_ROUND]:
+            jobs += self.settle(study)
+        self._is_behind = len(complete) > _STUDIES_PER_ROUND
         return jobs
 
     def register(self) -> int:

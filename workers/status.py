@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from medpipe.errors import NotFound, UsageError
-from medpipe.logs import pseudonym
 from workers import audit
+from workers.named import study_named
 from workers.queue import JobQueue, open_workflows
 from workers.registry import Registry
 from workers.retention import is_removed
@@ -104,15 +104,6 @@ def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def study_named(registry: Registry, name: str) -> str:
-    """The UID of the study that the log calls `name` (uid-4f0c...); any other name is left as it is."""
-    if not name.startswith("uid-"):
-        return name
-    with registry.read() as connection:
-        uids = connection.execute(sa.select(study.c.study_uid)).scalars()
-        return next((uid for uid in uids if pseudonym(uid) == name), name)
-
-
 def find_jobs(registry: Registry, study_or_job: str) -> list[sa.Row[Any]]:
     """The jobs of a study, or the one job, that an operator names. Raises NotFound."""
     study_or_job = study_named(registry, study_or_job)
@@ -191,7 +182,7 @@ def _send_again(registry: Registry, queue: JobQueue, connection: sa.Connection, 
             .where(
                 delivery.c.sop_instance_uid == one.sop_instance_uid, delivery.c.destination == one.destination
             )
-            .values(state=DeliveryState.WAITING.value, reason=None, transaction=None)
+            .values(state=DeliveryState.WAITING.value, reason=None, transaction=None, attempts=0)
         )
     generation = row.generation + 1  # the workflow ids of this one are used up
     registry.move(connection, row.id, JobState.SENDING, step="send", reason=None, generation=generation)

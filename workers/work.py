@@ -8,9 +8,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import sqlalchemy as sa
 from dbos import DBOS, DBOSPortableJSONSerializer, Queue
 
 from medpipe.config import Config
@@ -23,6 +23,7 @@ from workers.confirm import Notary
 from workers.database import is_away
 from workers.deliver import Courier
 from workers.errands import Errands
+from workers.forgetting import Forgetter
 from workers.jobs import JobRunner
 from workers.lease import Lease
 from workers.pace import POLL_SECONDS, Pace
@@ -30,7 +31,7 @@ from workers.queue import JOBS, SEND_SLOTS, SENDING, WORKFLOW_VERSION, JobQueue,
 from workers.registry import Registry
 from workers.retention import Janitor
 from workers.settle import Steward
-from workers.slots import CHILD_COMMAND, Slots
+from workers.slots import CHILD_COMMAND, Interrupted, Slots
 from workers.spool import Spool
 from workers.status import is_idle
 from workers.tidy import tidy
@@ -90,6 +91,8 @@ class Worker:
         janitor.start()
         clerk = threading.Thread(target=self._keep_trail, name="clerk", daemon=True)
         clerk.start()
+        forgetter = threading.Thread(target=self._forget_ended, name="forgetter", daemon=True)
+        forgetter.start()
         tidy(self.config, self.registry)
         log.info("worker %s is ready", self.lease.executor_id, extra=about(Event.PROCESS_READY))
         idle = 0
@@ -105,7 +108,7 @@ class Worker:
                         return
         finally:
             self.stop.set()
-            self._end((steward, janitor, clerk), ended)
+            self._end((steward, janitor, clerk, forgetter), ended)
 
     def _end(self, threads: Sequence[threading.Thread], ended: threading.Event) -> None:
         """Claims nothing more, lets running steps finish for a short time, gives the rest back."""
@@ -131,6 +134,9 @@ class Worker:
 
     def _remove_old(self) -> None:
         Janitor(self.config, self.spool, self.registry).run(self.stop, lambda: self.lease.leads)
+
+    def _forget_ended(self) -> None:
+        Forgetter(self.config, self.registry, self.queue).run(self.stop, lambda: self.lease.leads)
 
     def _keep_trail(self) -> None:
         Clerk(self.config, self.registry).run(self.stop)
@@ -165,29 +171,22 @@ class Worker:
 
     def _register_workflows(self) -> None:
         """Each workflow is one durable step: finished, it is never repeated; interrupted, it starts again."""
-        retried: dict[str, Any] = {
-            "retries_allowed": True,
-            "max_attempts": 20,
-            "interval_seconds": 1.0,
-            "backoff_rate": 1.5,
-            "should_retry": is_away,
-        }
         attempts = (
             self.config.worker.attempts + 5
         )  # the registry counts; the engine's own count is the last resort
 
         # plain functions: the engine keeps its notes as attributes of what it decorates
-        @DBOS.step(name="process", **retried)
+        @DBOS.step(name="process")
         def process(job_id: str, generation: int, attempt: int) -> str:
-            return _done(self._runner.run(job_id, generation, attempt))
+            return self._outlasting(lambda: self._runner.run(job_id, generation, attempt))
 
-        @DBOS.step(name="send", **retried)
+        @DBOS.step(name="send")
         def send(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            return _done(self._courier.deliver(job_id, destination, generation, attempt))
+            return self._outlasting(lambda: self._courier.deliver(job_id, destination, generation, attempt))
 
-        @DBOS.step(name="ask", **retried)
+        @DBOS.step(name="ask")
         def ask(job_id: str, destination: str, generation: int, attempt: int) -> str:
-            return _done(self._notary.confirm(job_id, destination, generation, attempt))
+            return self._outlasting(lambda: self._notary.confirm(job_id, destination, generation, attempt))
 
         def job(job_id: str, generation: int, attempt: int) -> str:
             with concerning(job=job_id), _Marked(self._in_flight):
@@ -204,6 +203,28 @@ class Worker:
         for workflow in (job, deliver, confirm):
             DBOS.workflow(name=workflow.__name__, max_recovery_attempts=attempts)(workflow)
 
+    def _outlasting(self, work: Callable[[], str]) -> str:
+        """A step's work, begun anew for as long as the database is away; what it comes to. Raises Interrupted.
+
+        The engine's own repetitions come to an end, and wait for up to an hour.
+        """
+        pause = 1.0
+        while True:
+            try:
+                state = work()
+            except sa.exc.SQLAlchemyError as error:
+                if not is_away(error):
+                    raise
+            else:
+                faults.point(
+                    "before_checkpoint"
+                )  # all its effects are there, and the engine is about to note it
+                return state
+            log.warning("the database does not answer; the work waits", extra=about(Event.DATABASE_AWAY))
+            if self.stop.wait(pause):
+                raise Interrupted
+            pause = min(1.5 * pause, 15.0)
+
 
 class _Marked:
     """Counts the workflow among those that this process is running (twice where a stalled run of it wakes up)."""
@@ -218,12 +239,6 @@ class _Marked:
     def __exit__(self, *_: object) -> None:
         faults.point("after_checkpoint")
         self._in_flight[self._id] -= 1
-
-
-def _done(state: str) -> str:
-    """A step's result: all its effects are there, and the engine is about to note it."""
-    faults.point("before_checkpoint")
-    return state
 
 
 def run_worker(config: Config, *, stop: threading.Event | None = None, until_idle: bool = False) -> None:

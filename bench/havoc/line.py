@@ -25,7 +25,7 @@ from medpipe.config import load_config
 from workers.registry import Registry
 
 PAUSE_SECONDS = 0.3
-ROOT_MEGABYTES = 400
+ROOT_MEGABYTES, SCRATCH_MEGABYTES = 400, 32
 
 
 @dataclass
@@ -71,8 +71,11 @@ class Line:
         self.root = self.folder / "root"
         self.faults = self.folder / "faults"
         (self.faults / "met").mkdir(parents=True)
+        self.scratch = self.folder / "scratch"
         self.root.mkdir()
-        self.on_tmpfs = self.own_disk and _mount(self.root)
+        self.scratch.mkdir()
+        self.on_tmpfs = self.own_disk and _mount(self.root, ROOT_MEGABYTES)
+        self.scratch_on_tmpfs = self.own_disk and _mount(self.scratch, SCRATCH_MEGABYTES)
         file = self.folder / "medpipe.toml"
         file.write_text(tomli_w.dumps(self._settings()))
         self.config = load_config(file)
@@ -93,12 +96,13 @@ class Line:
         rule = {"name": "spots", "when": {"Modality": "OP"}, "bundle": "phantom-2d", "send": ["PACS"]}
         database = "sqlite" if self.server is None else self.server.url(self.server.new_database())
         return {
-            "site": {"root": str(self.root), "minimum_free": "1 kB", "database": database},
+            "site": {"root": str(self.root), "minimum_free": "64 kB", "database": database},
             "listener": {"port": free_port(), "calling": ["MODALITY", "PACS"], "settle_seconds": 1},
             "worker": {
                 "device": "cpu",
                 "backend": "torch",
                 "threads": 1,
+                "scratch": str(self.scratch),
                 "attempts": self.attempts,
                 "send_attempts": 100,
             },
@@ -212,17 +216,18 @@ class Line:
         self.registry.close()
         if self.server is not None:
             self.server.remove()
-        if self.on_tmpfs:
-            subprocess.run(["umount", "--lazy", str(self.root)], check=False)
+        for mounted, place in ((self.on_tmpfs, self.root), (self.scratch_on_tmpfs, self.scratch)):
+            if mounted:
+                subprocess.run(["umount", "--lazy", str(place)], check=False)
 
 
 OF_CHILDREN = ("in_step", "in_predict", "after_write")
 """Points that only inference children pass."""
 
 
-def _mount(root: Path) -> bool:
-    """A small file system of its own for the site, where we may make one; else a full disk can only be played."""
+def _mount(place: Path, megabytes: int) -> bool:
+    """A small file system of its own for a folder, where we may make one; else a full disk can only be played."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         return False
-    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOT_MEGABYTES}m", "medpipe-chaos", str(root)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "medpipe-chaos", str(place)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from havoc.archive import MOODS, Archive
 from havoc.judge import open_jobs
@@ -19,6 +20,8 @@ from workers.tables import JobState
 PATIENCE_SECONDS = 150.0
 MOOD_SECONDS = 8.0
 FULL_SECONDS = 5.0
+LONG_FULL_SECONDS = 90.0
+"""Longer than the attempts of a job last: six of them take a good minute."""
 
 STANDS_STILL = ("before_acknowledge", "in_settle", "in_claim", "before_publish", "in_publish", "after_send")
 """Points at which a process stands still for six seconds, too: in its transactions nobody else can write on SQLite."""
@@ -59,14 +62,22 @@ def faults(line: Line, archive: Archive) -> list[Fault]:
     def away() -> Callable[[], None]:
         return take_away(line, crash=True)
 
-    def full() -> Callable[[], None]:
-        ballast = line.root / "ballast"
-        fill(ballast)
-        return lambda: ballast.unlink(missing_ok=True)
+    def full(place: Path) -> Callable[[], Callable[[], None]]:
+        def begin() -> Callable[[], None]:
+            ballast = place / "ballast"
+            fill(ballast)
+            return lambda: ballast.unlink(missing_ok=True)
+
+        return begin
 
     found.append(Fault(f"database away for {AWAY_SECONDS:.0f} s", "everywhere", away, AWAY_SECONDS))
     if line.on_tmpfs:
-        found.append(Fault(f"disk full for {FULL_SECONDS:.0f} s", "everywhere", full, FULL_SECONDS))
+        found.append(
+            Fault(f"disk full for {FULL_SECONDS:.0f} s", "everywhere", full(line.root), FULL_SECONDS)
+        )
+    if line.scratch_on_tmpfs:
+        long = f"scratch full for {LONG_FULL_SECONDS:.0f} s"
+        found.append(Fault(long, "in an attempt", full(line.scratch), LONG_FULL_SECONDS))
     return found
 
 

@@ -16,7 +16,10 @@ from medpipe.identity import is_uid
 
 @app.command()
 def explain(
-    study: Annotated[str, typer.Argument(metavar="STUDY_UID|PATH", help="A received study, or DICOM files.")],
+    study: Annotated[
+        str,
+        typer.Argument(metavar="STUDY_UID|PATH", help="A received study (or its name in the log), or files."),
+    ],
 ) -> None:
     """Say which rule fired, or why none did.
 
@@ -30,6 +33,7 @@ def explain(
     check_rules(config.rules)
     if not config.rules:
         raise UsageError("the settings hold no rules")
+    study = _named(study)
     gone = [] if Path(study).exists() else _removed(study)
     for line in gone:
         typer.echo(line)
@@ -50,6 +54,20 @@ def explain(
             for verdict in verdicts(config.rules, facts):
                 outcome = "fires" if verdict.fired else "does not fire"
                 typer.echo(f"  rule {verdict.rule.name!r} -> {verdict.rule.bundle}: {outcome}: {verdict.why}")
+
+
+def _named(study: str) -> str:
+    """The study that the log has this name for; what is no such name, or a path, as it is."""
+    from medpipe.cli.jobs import open_registry
+    from workers.named import study_named
+    from workers.settle import register_arrivals
+    from workers.spool import Spool
+
+    if not study.startswith("uid-") or Path(study).exists():
+        return study
+    with open_registry() as (config, registry, _):
+        register_arrivals(Spool(config.site.root), registry)
+        return study_named(registry, study)
 
 
 def _removed(study: str) -> list[str]:

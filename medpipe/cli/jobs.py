@@ -27,9 +27,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="The whole list as JSON.")] = False,
 ) -> None:
     """Show the jobs, and why something was refused."""
+    from workers.named import study_named
     from workers.settle import register_arrivals
     from workers.spool import Spool
-    from workers.status import status_rows, study_named
+    from workers.status import status_rows
 
     with open_registry() as (config, registry, _):
         spool = Spool(config.site.root)
@@ -47,7 +48,9 @@ def status(
 
 @app.command()
 def retry(
-    study_or_job: Annotated[str, typer.Argument(metavar="STUDY_UID|JOB")],
+    study_or_job: Annotated[
+        str, typer.Argument(metavar="STUDY_UID|JOB", help="A study (or its name in the log), or one job.")
+    ],
 ) -> None:
     """Run failed, refused or cancelled jobs again."""
     from workers.status import retry as run_again
@@ -59,7 +62,9 @@ def retry(
 
 @app.command()
 def cancel(
-    study_or_job: Annotated[str, typer.Argument(metavar="STUDY_UID|JOB")],
+    study_or_job: Annotated[
+        str, typer.Argument(metavar="STUDY_UID|JOB", help="A study (or its name in the log), or one job.")
+    ],
 ) -> None:
     """Stop jobs that wait, run or send."""
     from workers.status import cancel as stop

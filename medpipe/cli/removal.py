@@ -21,7 +21,8 @@ _DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
 @app.command()
 def remove(
     studies: Annotated[
-        list[str] | None, typer.Argument(metavar="[STUDY_UID...]", help="These studies.")
+        list[str] | None,
+        typer.Argument(metavar="[STUDY_UID...]", help="These studies (or their names in the log)."),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All studies with a failed job.")] = False,
     quarantined: Annotated[
@@ -42,6 +43,7 @@ def remove(
     What site.keep_days never removes, because a person has to decide: received instances and unsent results. The rows
     and the audit trail stay, and name who did it. Safe while the line runs.
     """
+    from workers.named import study_named
     from workers.removal import (
         before_days,
         check_removable,
@@ -60,7 +62,7 @@ def remove(
         raise UsageError("name studies, or one or more of --failed, --quarantined, --cancelled, --unreadable")
     before = before_days(_days(older_than))
     with open_registry() as (config, registry, _):
-        named = [check_removable(registry, study) for study in studies or ()]
+        named = [check_removable(registry, study_named(registry, study)) for study in studies or ()]
         found = named or (find_removable(registry, states, before) if states else [])
         lone = find_unreadable(registry, before) if unreadable else []
         if not found and not lone:

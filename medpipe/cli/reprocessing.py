@@ -18,7 +18,10 @@ from medpipe.identity import is_uid
 
 @app.command()
 def reprocess(
-    studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY_UID...]")] = None,
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY_UID...]", help="These studies (or their names in the log)."),
+    ] = None,
     accession: Annotated[
         str | None, typer.Option("--accession", help="All studies with this number.")
     ] = None,
@@ -42,6 +45,7 @@ def reprocess(
     What the PACS holds already is not computed again, unless --force. Where no worker is alive, one runs until done.
     """
     from workers import audit
+    from workers.named import study_named
     from workers.queue import JobQueue
     from workers.registry import Registry
     from workers.reprocess import Reprocessor, Request, wait_for_jobs
@@ -53,8 +57,11 @@ def reprocess(
     registry, queue = Registry(config.site.database_url), JobQueue(config.site.database_url)
     failures: list[MedpipeError] = []
     try:
-        reprocessor = Reprocessor(config, registry, queue, _say)
-        wanted = _wanted(studies or [], listed)
+        reprocessor = Reprocessor(config, registry, queue, _say, who())
+        wanted = [study_named(registry, name) for name in _wanted(studies or [], listed)]
+        for uid in wanted:
+            if not is_uid(uid):
+                raise UsageError(f"{uid!r} is not a UID")
         if accession:
             wanted += reprocessor.studies_with(accession, request.source)
         if not wanted:
@@ -119,9 +126,6 @@ def _wanted(studies: list[str], listed: Path | None) -> list[str]:
     wanted = list(studies)
     if listed is not None:
         wanted += [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-    for uid in wanted:
-        if not is_uid(uid):
-            raise UsageError(f"{uid!r} is not a UID")
     return wanted
 
 

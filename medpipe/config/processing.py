@@ -22,6 +22,7 @@ class Site(Section):
     database_password_file: Path | None = None
     uid_root: str = "2.25"
     keep_days: int = Field(default=30, ge=0)
+    keep_queue_days: int = Field(default=30, ge=1)
     minimum_free: Size = 5 * 10**9
 
     @field_validator("uid_root")

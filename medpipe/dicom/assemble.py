@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from pydicom import Dataset
 
@@ -21,6 +20,7 @@ from medpipe.dicom import pixels
 from medpipe.dicom.classes import MULTIFRAME, PICTURES, SLICES, class_name, is_own_output, is_picture_object
 from medpipe.dicom.geometry import Tolerances, plane_of, stack
 from medpipe.dicom.headers import header_of, read_dataset, whole_number, write_header
+from medpipe.dicom.mapped import mapped_zeros, save
 from medpipe.dicom.pictures import calibration_of, laterality_of
 from medpipe.errors import ReasonCode, Refused
 
@@ -206,9 +206,9 @@ def _picture(instance: Instance, task: Task) -> None:
         affine[0, 0], affine[1, 1] = spacing[1], spacing[0]
     number = len(found.images)
     source = _source(instance, scratch / f"header-{number}-0.dcm")
-    _save(array, scratch / f"image-{number}.npy")
+    save(array, scratch / f"image-{number}.npy")
     if padding is not None:
-        _save(padding, scratch / f"padding-{number}.npy")
+        save(padding, scratch / f"padding-{number}.npy")
     found.images.append(
         {
             "number": number,
@@ -253,9 +253,7 @@ def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
         )
     kind, value_range = _common_type([i.header for i in ordered])
     number = len(found.images)
-    volume = open_memmap(
-        scratch / f"image-{number}.npy", mode="w+", dtype=kind, shape=(1, len(ordered), rows, columns)
-    )
+    volume = mapped_zeros(scratch / f"image-{number}.npy", (1, len(ordered), rows, columns), np.dtype(kind))
     padding: NDArray[np.bool_] | None = None
     for k, instance in enumerate(ordered):
         stored, mask = pixels.decode_grey(_with_pixels(instance, task))
@@ -267,7 +265,7 @@ def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
     volume.flush()
     del volume
     if padding is not None:
-        _save(padding, scratch / f"padding-{number}.npy")
+        save(padding, scratch / f"padding-{number}.npy")
     header = ordered[0].header
     found.images.append(
         {
@@ -306,11 +304,6 @@ def _with_pixels(instance: Instance, task: Task) -> Dataset:
     dataset = read_dataset(instance.path, pixels=True)
     pixels.check_layout(dataset, task.limits["maximum_pixels"])
     return dataset
-
-
-def _save(array: NDArray[Any], path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 def _source(instance: Instance, path: Path) -> Plain:

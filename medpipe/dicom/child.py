@@ -183,7 +183,7 @@ def _grandchild(request: Request, writing: int) -> None:
             if error.errno == errno.ENOMEM:  # a file that cannot be mapped
                 _write(writing, _refusal(ReasonCode.MEMORY_LIMIT, "reading needs more memory than allowed"))
             else:
-                _write(writing, {"storage": error.strerror or "input/output error"})
+                _write(writing, {"storage": error.strerror or "input/output error", "errno": error.errno})
         except Exception as error:
             _write(writing, _refusal(ReasonCode.UNREADABLE, f"the reader stumbled ({type(error).__name__})"))
         status = 0

@@ -25,7 +25,7 @@ from pydicom import Dataset
 
 from medpipe.config import Reading
 from medpipe.dicom.headers import InstanceHeader
-from medpipe.errors import IntegrityError, ReasonCode, Refused, StorageError
+from medpipe.errors import IntegrityError, ReasonCode, Refused, StorageError, storage_error
 from medpipe.types import Grid, Image, Quarantine, SourceFrame
 
 Plain = dict[str, Any]
@@ -233,7 +233,8 @@ def _sound(answers: list[Plain]) -> list[Plain]:
         if "failed" in answer:
             raise Refused(ReasonCode(answer["failed"][0]), answer["failed"][1])
         if "storage" in answer:
-            raise StorageError(f"the reader could not read or write: {answer['storage']}")
+            kind = type(storage_error(OSError(answer["errno"], answer["storage"])))
+            raise kind(f"the reader could not read or write: {answer['storage']}")
     return answers
 
 

@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 from pydicom import Dataset
 
+from medpipe.dicom.mapped import save
 from medpipe.errors import ReasonCode, Refused
 
 Plain = dict[str, Any]
@@ -80,7 +81,7 @@ def read_picture(path: Path, scratch: Path, limits: Plain) -> Plain:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     planes = array[None, None] if grey else np.ascontiguousarray(array.transpose(2, 0, 1))[:, None]
-    _save(planes, scratch)
+    save(planes, scratch / "image-0.npy")
     high = float(np.iinfo(planes.dtype).max) if planes.dtype.kind in "ui" else float(planes.max())
     return _plain(np.eye(4), False, "MONOCHROME2" if grey else "RGB", "", (0.0, high), False)
 
@@ -112,13 +113,8 @@ def read_nifti(path: Path, scratch: Path, limits: Plain) -> Plain:
     affine = np.eye(4)
     affine[:3, :3] = np.array(volume.GetDirection()).reshape(3, 3) @ np.diag(volume.GetSpacing())
     affine[:3, 3] = volume.GetOrigin()
-    _save(array[None], scratch)
+    save(array[None], scratch / "image-0.npy")
     return _plain(affine, True, "MONOCHROME2", "MR", (float(array.min()), float(array.max())), True)
-
-
-def _save(array: np.ndarray[Any, Any], scratch: Path) -> None:
-    with (scratch / "image-0.npy").open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 def _plain(

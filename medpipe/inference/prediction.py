@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medpipe import __version__
 from medpipe.bundle import Bundle, ClassSpec
+from medpipe.dicom.mapped import mapped_zeros
 from medpipe.identity import set_digest
 from medpipe.inference import crf
 from medpipe.inference.backends import Backend
@@ -63,9 +64,7 @@ def predict(
     shape = (len(bundle.classes), *image.grid.shape)
     mask = _array(scratch / "mask.npy", shape, np.dtype(np.bool_))
     probability = (
-        np.lib.format.open_memmap(scratch / "probability.npy", mode="w+", dtype=np.float16, shape=shape)
-        if keep_probability
-        else None
+        mapped_zeros(scratch / "probability.npy", shape, np.dtype(np.float16)) if keep_probability else None
     )
     way = prepared.way_back
     whole = _array(scratch / "class.npy", image.grid.shape, np.dtype(np.float32))
@@ -237,8 +236,7 @@ def _array(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[A
     """Zeros; in a file in scratch where they are many."""
     if int(np.prod(shape)) * kind.itemsize < MAPPED_FROM:
         return np.zeros(shape, kind)
-    mapped: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-    return mapped
+    return mapped_zeros(path, shape, kind)
 
 
 def _provenance(image: Image, bundle: Bundle, backend: Backend, tta: bool, notes: list[str]) -> Provenance:

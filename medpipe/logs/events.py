@@ -54,6 +54,7 @@ class Event(StrEnum):
     PEER_RECONCILED = "peer.reconciled"
     PEER_NOT_RECONCILED = "peer.not_reconciled"
     FILES_REMOVED = "files.removed"
+    QUEUE_TIDIED = "queue.tidied"
     # telling a person
     ALERT_SENT = "alert.sent"
     ALERT_NOT_SENT = "alert.not_sent"

@@ -19,7 +19,15 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from medpipe.config import Peer, PeerTls
-from medpipe.errors import ConfigError, MedpipeError, PeerBusy, PeerInsecure, PeerRefused, PeerUnreachable
+from medpipe.errors import (
+    ConfigError,
+    ConnectionLost,
+    MedpipeError,
+    PeerCrowded,
+    PeerInsecure,
+    PeerRefused,
+    PeerUnreachable,
+)
 from medpipe.tls import distrusts_us, trouble
 
 # Instances go from and to disk in chunks: memory does not follow an instance's size.
@@ -59,7 +67,7 @@ def association(
 
     `patience` is how long to wait for each DIMSE answer in seconds (default: the peer's timeout). `tls` is used in
     place of the peer's own settings.
-    Raises PeerUnreachable (no answer, connection aborted), PeerBusy (rejected for now), PeerRefused (rejected for
+    Raises PeerUnreachable (no answer, connection aborted), PeerCrowded (rejected for now), PeerRefused (rejected for
     good, or no presentation context accepted) or PeerInsecure (no TLS, or a certificate is not trusted).
     """
     ae = _Caller(ae_title=calling_ae)
@@ -175,7 +183,7 @@ def _why_not(peer: Peer, ae: _Caller, assoc: Association) -> MedpipeError:
     where = peer_text(peer)
     if ae.rejection is not None:
         if ae.rejection.result == 2:
-            return PeerBusy(f"{where} rejected the association for now: {ae.rejection.reason_str}")
+            return PeerCrowded(f"{where} rejected the association for now: {ae.rejection.reason_str}")
         return PeerRefused(
             f"{where} rejected the association: {ae.rejection.reason_str}; the peer must know {ae.ae_title} as a"
             f" calling AE title, and be called by its own ({peer.ae_title})"
@@ -207,9 +215,9 @@ def _names(assoc: Association) -> str:
 
 
 def status_of(peer: Peer, answer: Dataset, doing: str) -> int:
-    """The status of a DIMSE answer. Raises PeerUnreachable when there was none (time-out, abort, connection lost)."""
+    """The status of a DIMSE answer. Raises ConnectionLost when there was none (time-out, abort, connection lost)."""
     if "Status" not in answer:
-        raise PeerUnreachable(f"{peer_text(peer)}: connection lost or no answer in time while {doing}")
+        raise ConnectionLost(f"{peer_text(peer)}: connection lost or no answer in time while {doing}")
     return int(answer.Status)
 
 

@@ -18,7 +18,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from medpipe.config import Peer
-from medpipe.errors import IntegrityError, PeerBusy, PeerRefused, PeerUnreachable
+from medpipe.errors import ConnectionLost, IntegrityError, PeerBusy, PeerRefused
 from medpipe.logs import Event, about
 from medpipe.pacs.network import MAXIMUM_CONTEXTS, association, peer_text, status_of
 from medpipe.pacs.syntaxes import UNCOMPRESSED
@@ -100,9 +100,9 @@ def send(
     """Stores DICOM files (Part 10) at a peer; one status per file, in order. `after_each` is called after each answer.
 
     Sending again what is there already does no harm. A final refusal of one object is in its status ("failed", with the
-    reason) and does not keep the others back. Raises PeerBusy when any object got a transient status, PeerUnreachable
-    when the connection was lost (both: send all again), PeerRefused when the peer takes none of the objects,
-    IntegrityError for a file that is not DICOM.
+    reason) and does not keep the others back. Raises PeerBusy when any object got a transient status, ConnectionLost
+    when the connection was lost (both: send all again), what `association` raises, PeerRefused when the peer takes none
+    of the objects, IntegrityError for a file that is not DICOM.
     """
     statuses: list[SendStatus] = []
     for group in _groups([_describe(path) for path in files]):
@@ -196,7 +196,7 @@ def _store(peer: Peer, assoc: Association, item: _Object, syntax: UID, doing: st
         # The peer takes the class in the other uncompressed encoding only: the elements stay as they are.
         return assoc.send_c_store(dcmread(item.path))
     except RuntimeError as error:
-        raise PeerUnreachable(f"{peer_text(peer)}: connection lost while {doing}") from error
+        raise ConnectionLost(f"{peer_text(peer)}: connection lost while {doing}") from error
 
 
 def _not_taken(item: _Object) -> SendStatus:

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from medpipe.config import Config
 from medpipe.review import api, pages
-from medpipe.review.dicomweb import studies_of
+from medpipe.review.dicomweb import question_of, studies_of
 from medpipe.review.guard import SIGN_IN, Guard
 from medpipe.review.metrics import CONTENT_TYPE
 from medpipe.review.site import Site
@@ -95,7 +95,7 @@ async def dicomweb(request: Request) -> Response:
     for uid in studies or ():
         await trail.opened(request, uid)
     if studies == []:
-        await trail.searched(request, "", "DICOMweb", None)
+        await trail.asked_archive(request, *request.app.state.site.titles, question_of(request))
     answer: Response = await proxy(request)
     return answer
 

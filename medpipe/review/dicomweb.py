@@ -33,10 +33,8 @@ _PATHS = re.compile(
     rf"(?:/(?:metadata|rendered|thumbnail|frames/[0-9]+(?:,[0-9]+)*|bulk/[0-9A-Za-z/._-]+))?"
 )
 _UID_KEYS = {"StudyInstanceUID", "0020000D", "SeriesInstanceUID", "0020000E", "SOPInstanceUID", "00080018"}
-_WORD_KEYS = {
-    *("includefield", "limit", "offset", "fuzzymatching", "viewport", "quality"),
-    *("Modality", "00080060", "ModalitiesInStudy"),
-}
+_ANSWER_KEYS = {"includefield", "limit", "offset", "fuzzymatching", "viewport", "quality"}
+_WORD_KEYS = {*_ANSWER_KEYS, "Modality", "00080060", "ModalitiesInStudy"}
 _UIDS = re.compile(rf"{_UID}(?:[,\\]{_UID})*")
 _WORD = re.compile(r"[0-9A-Za-z,._-]{1,4000}")
 _REQUEST_HEADERS = ("accept", "if-none-match", "range")
@@ -122,6 +120,15 @@ def studies_of(request: Request) -> list[str] | None:
         return [path.split("/")[1]]
     named = [value for key in ("StudyInstanceUID", "0020000D") for value in request.query_params.getlist(key)]
     return [uid for value in named for uid in re.split(r"[,\\]", value)]
+
+
+def question_of(request: Request) -> dict[str, str]:
+    """What a search asks for, without how the answer is to be given (which page of it, which attributes)."""
+    asked: dict[str, str] = {}
+    for key, value in request.query_params.multi_items():
+        if key not in _ANSWER_KEYS:
+            asked[key] = f"{asked[key]},{value}" if key in asked else value
+    return asked
 
 
 _JSON = {"accept": "application/dicom+json"}

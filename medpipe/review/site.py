@@ -30,6 +30,7 @@ class Site:
         self.registry = Registry(config.site.database_url)
         viewed = config.viewed_peer()
         self.proxy = Proxy(viewed[1], f"peers.{viewed[0]}") if viewed is not None else None
+        self.titles = (config.listener.ae_title, viewed[1].ae_title if viewed is not None else "")
         self.viewer = Viewer(viewer_folder(self.settings))
         shown_peer = viewed[0] if viewed is not None and self.viewer.fetched else None
         self.worklist = Worklist(self.registry, config.worker.bundle_folders, shown_peer)

@@ -46,6 +46,14 @@ class Trail:
         detail = {"words": len(text.split()), "group": group, "found": found}
         await self._once(request, "worklist searched", None, ("searched", digest(text), group), detail)
 
+    async def asked_archive(
+        self, request: Request, ours: str, archive: str, question: dict[str, str]
+    ) -> None:
+        """Somebody is about to have the PACS searched over DICOMweb; the same question once an hour."""
+        detail = {"source": ours, "destination": archive, "question": question}
+        about = ("archive", digest(*(part for item in sorted(question.items()) for part in item)))
+        await self._once(request, "archive queried", None, about, detail)
+
     async def must_wait(self, request: Request, name: str) -> None:
         """Somebody goes on guessing; once an hour is enough to know it. `name` as in `refused`."""
         detail = {"reason": "too many wrong passwords just now"}

@@ -161,7 +161,7 @@ class Worklist:
             sa.select(image).where(image.c.job.in_(ids)).order_by(image.c.job, image.c.number)
         ))  # fmt: skip
         results = _grouped(connection.execute(
-            sa.select(result, delivery.c.destination, delivery.c.state.label("delivery_state"))
+            sa.select(result, delivery.c.destination, delivery.c.state.label("delivery_state"), delivery.c.reason)
             .outerjoin(delivery, delivery.c.sop_instance_uid == result.c.sop_instance_uid)
             .where(result.c.job.in_(ids), result.c.superseded_by.is_(None))
             .order_by(result.c.file, delivery.c.destination)
@@ -187,7 +187,7 @@ class Worklist:
             words=STATES[state],
             step=row.step,
             urgent=row.priority < 100,
-            reasons=_reasons(row.reason),
+            reasons=_reasons(row.reason or _held_up(results)),
             findings=_findings(total, names),
             pictures=[self._picture(row.study_uid, one, results, names) for one in pictures],
             results=[
@@ -261,6 +261,11 @@ def _grouped(rows: Iterable[Row[Any]]) -> dict[str, list[Row[Any]]]:
 
 def _findings(lesions: dict[str, int], names: dict[str, str]) -> list[Finding]:
     return [Finding(class_id=key, name=names.get(key, key), count=count) for key, count in lesions.items()]
+
+
+def _held_up(results: Sequence[Row[Any]]) -> str | None:
+    """Why results are not at their destination, or not known to be kept there."""
+    return next((one.reason for one in results if one.reason), None)
 
 
 def _reasons(text: str | None) -> list[Reason]:

@@ -1,5 +1,7 @@
 """Errors are a small closed tree; one table decides what becomes of a job."""
 
+import errno
+
 import pytest
 
 from medpipe import errors
@@ -14,10 +16,14 @@ def test_reason_codes_are_their_own_names() -> None:
     ("error", "outcome"),
     [
         (Refused(ReasonCode.GEOM_GAP, "a slice is missing"), Disposition.QUARANTINE),
-        (errors.PeerUnreachable("PACS"), Disposition.RETRY),
+        (errors.PeerUnreachable("PACS"), Disposition.WAIT),
+        (errors.PeerCrowded("PACS"), Disposition.WAIT),
         (errors.PeerBusy("PACS"), Disposition.RETRY),
+        (errors.ConnectionLost("PACS"), Disposition.RETRY),
         (errors.PeerRefused("PACS"), Disposition.FAIL),
-        (OSError(28, "disk full"), Disposition.RETRY),
+        (OSError(errno.ENOSPC, "disk full"), Disposition.WAIT),
+        (OSError(errno.EDQUOT, "quota exceeded"), Disposition.WAIT),
+        (OSError(errno.EIO, "input/output error"), Disposition.RETRY),
         (ValueError("a defect"), Disposition.FAIL),
         (KeyboardInterrupt(), Disposition.FAIL),
     ],

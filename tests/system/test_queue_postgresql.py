@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from medpipe.config import parse_config
+from workers.forgetting import Forgetter
 from workers.queue import JobQueue, is_waited_for, job_workflow_id
 from workers.registry import ROUTINE, JobPlan, Registry
-from workers.tables import study
+from workers.tables import job, study
 from workers.watchdog import Watchdog
 from workers.work import prepare
 
@@ -82,3 +84,18 @@ def test_the_unsettled_are_found_without_reading_every_study(registry: Registry)
         plan = [row[0] for row in connection.execute(sa.text(f"EXPLAIN {text}"))]
     assert "ix_study_unsettled" in plan[0], plan
     assert [one.study_uid for one in registry.unsettled()] == ["1.2.1", "1.2.20001", "1.2.40001"]
+
+
+def test_what_ended_long_ago_is_forgotten(registry: Registry, jobs: list[str]) -> None:
+    over, under_way = jobs
+    for one in jobs:
+        end(registry, one, "SUCCESS")
+    with registry.begin() as connection:
+        connection.execute(sa.text("UPDATE dbos.workflow_status SET completed_at = 1000"))
+        connection.execute(sa.update(job).where(job.c.id == over).values(state="confirmed"))
+    queue = JobQueue(registry.url)
+    assert Forgetter(parse_config({}), registry, queue).round() == 1
+    queue.close()
+    with registry.read() as connection:
+        left = connection.execute(sa.text("SELECT workflow_uuid FROM dbos.workflow_status")).scalars().all()
+    assert left == [job_workflow_id(under_way, 1)]

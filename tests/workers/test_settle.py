@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from medpipe.config import parse_config
 from medpipe.samples import write_study
+from workers import settle
 from workers.registry import Registry
 from workers.settle import Steward, rescan
 from workers.spool import Arrival, Spool
@@ -38,7 +39,7 @@ class Site:
     def _enqueue(self, connection: Connection, job_id: str, priority: int, generation: int) -> None:
         self.queued.append((job_id, priority))
 
-    def receive(self, path: Path) -> None:
+    def receive(self, path: Path, at: float = 1.0) -> None:
         header = pydicom.dcmread(path, stop_before_pixels=True)
         copy = self.spool.incoming / path.name
         shutil.copy(path, copy)
@@ -51,7 +52,7 @@ class Site:
             "EYEPACS",
             "MEDPIPE",
         )
-        self.spool.receive(copy, arrival, 1.0)
+        self.spool.receive(copy, arrival, at)
 
 
 @pytest.fixture
@@ -153,6 +154,58 @@ def test_a_late_part_of_a_study_with_anothers_series_says_both(tmp_path: Path, p
     site.registry.close()
     (apart,) = (row for row in rows if row.state == "quarantined")
     assert apart.reason.startswith("STUDY_REMOVED: ") and "SERIES_IN_TWO_STUDIES: " in apart.reason
+
+
+ROUTINE_RULE = {**RULE, "name": "others", "priority": "routine"}
+URGENT_RULE = {**RULE, "when": {"Modality": "OP", "SeriesDescription": "URGENT", "Instances": {"min": 2}}}
+
+
+def described(photograph: Path, path: Path, study: str, description: str, number: int = 0) -> Path:
+    of_series(photograph, path, study, f"{study}.9", number)
+    header = pydicom.dcmread(path)
+    header.SeriesDescription = description
+    header.save_as(path)
+    return path
+
+
+def test_urgent_studies_settle_before_others_that_came_earlier(
+    tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More are complete than one round settles, and only headers and the number of instances say what is urgent."""
+    monkeypatch.setattr(settle, "_STUDIES_PER_ROUND", 2)
+    site = Site(tmp_path / "root", [URGENT_RULE, ROUTINE_RULE])
+    described_as = {"2.25.1": "", "2.25.2": "URGENT", "2.25.3": "", "2.25.4": "URGENT", "2.25.5": "URGENT"}
+    for study, description in described_as.items():
+        for number in range(1 if study == "2.25.2" else 2):
+            name = tmp_path / f"{study}-{number}.dcm"
+            site.receive(described(photograph, name, study, description, number), at=float(study[-1]))
+    orders = []
+    with site.steward:
+        for _ in range(3):
+            jobs = site.steward.tick()
+            orders.append([site.registry.job(one).study_uid for one in jobs])
+    rules = {row.study_uid: row.rule for row in site.registry.jobs()}
+    site.registry.close()
+    assert orders == [["2.25.4", "2.25.5"], ["2.25.1", "2.25.2"], ["2.25.3"]]
+    assert rules["2.25.2"] == "others" and rules["2.25.4"] == "photographs"
+
+
+def test_one_that_turns_urgent_by_what_comes_later_is_seen(
+    tmp_path: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "_STUDIES_PER_ROUND", 1)
+    site = Site(tmp_path / "root", [URGENT_RULE, ROUTINE_RULE])
+    for study in ("2.25.1", "2.25.2", "2.25.3"):
+        description = "URGENT" if study == "2.25.3" else ""
+        name = tmp_path / f"{study}.dcm"
+        site.receive(described(photograph, name, study, description), at=float(study[-1]))
+    with site.steward:
+        (first,) = site.steward.tick()
+        site.receive(described(photograph, tmp_path / "late.dcm", "2.25.3", "URGENT", 1), at=4.0)
+        (second,) = site.steward.tick()
+        studies = [site.registry.job(one).study_uid for one in (first, second)]
+    site.registry.close()
+    assert studies == ["2.25.1", "2.25.3"]
 
 
 def test_a_late_instance_of_the_first_study_and_a_retry_of_the_other_change_nothing(

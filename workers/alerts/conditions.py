@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from medpipe.certificates import first_end
 from medpipe.config import Config, Peer, files_of
-from medpipe.errors import CODES, ConfigError, MedpipeError
+from medpipe.errors import CODES, ConfigError, DiskFull, MedpipeError
 from medpipe.pacs import echo
 from workers.database import clock
 from workers.lease import TTL_SECONDS
@@ -54,14 +54,14 @@ def look(config: Config, registry: Registry, spool: Spool, now: float | None = N
     conditions = [*_disk(config), *_certificates(config, now), *_peers(config)]
     try:
         with registry.read() as connection:
-            conditions += [*_queue(config, connection, spool, now), *_failed(connection)]
+            conditions += [*_queue(config, connection, spool, now), *_room(connection), *_failed(connection)]
     except SQLAlchemyError as error:
         after = 60 * config.alerts.peer_minutes
         sentence = f"the database does not answer ({type(error).__name__})"
         conditions.append(
             Condition("database", sentence, "start it again; instances are received meanwhile", after=after)
         )
-        return Look(tuple(conditions), frozenset({"queue", "standstill", "failed"}))
+        return Look(tuple(conditions), frozenset({"queue", "standstill", "room", "failed"}))
     return Look(tuple(conditions))
 
 
@@ -97,6 +97,15 @@ def _queue(config: Config, connection: Connection, spool: Spool, now: float) -> 
             f"{row.running or 0} run, and studies {'are' if settling else 'are not'} waiting to become jobs"
         )
         yield Condition("standstill", sentence, advice, after=twice)
+
+
+def _room(connection: Connection) -> Iterator[Condition]:
+    """Jobs that wait for a disk. A quota's end shows nowhere else."""
+    waits = sa.and_(job.c.state == JobState.QUEUED.value, job.c.reason.startswith(f"{DiskFull.code}:"))
+    number = connection.execute(sa.select(sa.func.count()).where(waits)).scalar_one()
+    if number:
+        sentence = f"{number} jobs wait for room on the disk of worker.scratch or site.root ({DiskFull.code})"
+        yield Condition("room", sentence, "free it, or raise the quota; they go on by themselves")
 
 
 def _alive(connection: Connection) -> int:

@@ -22,7 +22,8 @@ class Form(Enum):
     APPLICATION = "the process that began or ended"
     TRANSFER = "source and destination, the study, its patient"
     STUDY = "who did it, the study, its patient"
-    QUERY = "who asked whom, and what for"
+    QUERY = "who asked us, and what for"
+    ARCHIVE = "who had us ask which archive, and what for"
     PERSON = "who signed in or out, and at what"
     ALERT = "who reports, who gave rise to it, what it was about"
     LOG = "who used the trail"
@@ -70,6 +71,7 @@ EVENTS: dict[str, Event] = {
     "study settled again": Event(_PROCEDURE, "U", Form.STUDY),
     "job cancelled": Event(_PROCEDURE, "U", Form.STUDY),
     "worklist searched": Event(_QUERY, "E", Form.QUERY),
+    "archive queried": Event(_QUERY, "E", Form.ARCHIVE),
     "signed in": Event(_AUTHENTICATION, "E", Form.PERSON, _LOGIN),
     "signed out": Event(_AUTHENTICATION, "E", Form.PERSON, _LOGOUT),
     "sign-in refused": Event(_AUTHENTICATION, "E", Form.PERSON, _LOGIN, outcome=4),

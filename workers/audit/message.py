@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from xml.etree import ElementTree as ET
 
 from workers.audit.events import Code, Form, event_of
+from workers.audit.query import query_of
 from workers.audit.trail import Record
 
 UNKNOWN = "unknown"
@@ -102,6 +103,14 @@ def _asker(message: ET.Element, record: Record, source: Source) -> None:
     _participant(message, source.id, role=_DESTINATION, address=socket.gethostname())
 
 
+def _go_between(message: ET.Element, record: Record, source: Source) -> None:
+    """We ask the archive, for a person (A.5.3.10: who issues the query, who answers it, and the third party)."""
+    ours, theirs = (str(record.detail.get(key) or UNKNOWN) for key in ("source", "destination"))
+    _participant(message, ours, role=_SOURCE, address=socket.gethostname(), titles=ours)
+    _participant(message, theirs, role=_DESTINATION, titles=theirs)
+    _doer(message, record, source)
+
+
 def _visitor(message: ET.Element, record: Record, source: Source) -> None:
     _doer(message, record, source)
     _participant(message, source.id, address=socket.gethostname())
@@ -163,8 +172,14 @@ def _study(message: ET.Element, record: Record) -> None:
 def _search(message: ET.Element, record: Record) -> None:
     """How much was asked for and found. What was asked for is a name or a birth date, and stays out of the trail."""
     asked = {key: value for key, value in record.detail.items() if key != "address"}
-    query = json.dumps(asked, sort_keys=True)
+    query = json.dumps(asked, sort_keys=True).encode()
     _object(message, "worklist", _SYSTEM, _QUERY, _SEARCH_CRITERIA, query=query)
+
+
+def _archive_query(message: ET.Element, record: Record) -> None:
+    asked = query_of(record.study_uid, record.detail)
+    syntax = {"TransferSyntax": asked.syntax} if asked.syntax else {}
+    _object(message, asked.id, _SYSTEM, _REPORT, asked.scheme, query=asked.query, detail=syntax)
 
 
 def _subject(message: ET.Element, record: Record) -> None:
@@ -186,7 +201,7 @@ def _object(
     scheme: Code,
     *,
     name: str = "",
-    query: str | None = None,
+    query: bytes | None = None,
     detail: Mapping[str, str] | None = None,
 ) -> ET.Element:
     """Each has a name or a query; that of a study or a patient is empty."""
@@ -203,7 +218,7 @@ def _object(
     else:
         _child(made, "ParticipantObjectName").text = name
     for key, value in (detail or {}).items():
-        _child(made, "ParticipantObjectDetail", type=key, value=_base64(value))
+        _child(made, "ParticipantObjectDetail", type=key, value=_base64(value.encode()))
     return made
 
 
@@ -212,6 +227,7 @@ _PARTICIPANTS = {
     Form.TRANSFER: _transfer,
     Form.STUDY: _doer,
     Form.QUERY: _asker,
+    Form.ARCHIVE: _go_between,
     Form.PERSON: _visitor,
     Form.ALERT: _reporter,
     Form.LOG: _doer,
@@ -221,6 +237,7 @@ _OBJECTS = {
     Form.TRANSFER: _study,
     Form.STUDY: _study,
     Form.QUERY: _search,
+    Form.ARCHIVE: _archive_query,
     Form.PERSON: _nothing,
     Form.ALERT: _subject,
     Form.LOG: _log,
@@ -236,8 +253,8 @@ def _child(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:
     return ET.SubElement(parent, tag, {name: _clean(value) for name, value in attributes.items()})
 
 
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
 
 
 def _clean(text: str) -> str:

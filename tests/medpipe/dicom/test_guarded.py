@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -17,7 +19,7 @@ from PIL import Image as PillowImage
 
 from medpipe.config import Reading
 from medpipe.dicom import GuardedReader
-from medpipe.errors import Refused
+from medpipe.errors import DiskFull, Refused
 from medpipe.samples import write_study
 
 EXPLICIT, DEFLATED = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"
@@ -142,6 +144,29 @@ def test_the_child_of_a_parent_that_was_killed_ends_without_a_word() -> None:
     child.stdout.close()  # nobody will read that it is ready
     _, said = child.communicate(timeout=60)
     assert said == b"" and child.returncode != 0
+
+
+def test_a_full_disk_is_not_the_files_fault(reader: GuardedReader, tmp_path: Path) -> None:
+    """Neither the picture nor the volume is refused for it: the whole study is to be read again."""
+    small = tmp_path / "small"
+    small.mkdir()
+    with small_disk(small, 64):
+        for kind, size in (("fundus", {"width": 320, "height": 256}), ("ct", {})):
+            files = write_study(kind, tmp_path / kind, seed=1, **size).files
+            with pytest.raises(DiskFull, match="the reader could not read or write"):
+                reader.assemble(files, small / kind)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
+    """A file system of so many kB, where we may make one."""
+    options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "medpipe-test", str(folder)]
+    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(["mount", *options]).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_the_time_limit_ends_a_reader_that_hangs(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
 from medpipe.errors import (
+    ConnectionLost,
     Disposition,
     IntegrityError,
     PeerBusy,
+    PeerCrowded,
     PeerRefused,
     PeerUnreachable,
     disposition,
@@ -150,7 +152,10 @@ def test_a_peer_that_knows_only_others(start_peer, object_file):
 
 def test_a_peer_with_too_many_associations_is_busy(start_peer, object_file):
     peer = start_peer([SECONDARY_CAPTURE, Verification], maximum_associations=1)
-    with association(peer, "OTHER", [build_context(Verification)]), pytest.raises(PeerBusy, match="for now"):
+    with (
+        association(peer, "OTHER", [build_context(Verification)]),
+        pytest.raises(PeerCrowded, match="for now"),
+    ):
         send(peer, [object_file("2.25.1")], calling_ae="MEDPIPE")
 
 
@@ -177,7 +182,7 @@ def test_a_peer_that_hangs_while_it_stores(start_peer, object_file):
 
     peer = start_peer([SECONDARY_CAPTURE], [(evt.EVT_C_STORE, hang)], timeout=0.5)
     with pytest.raises(
-        PeerUnreachable, match="connection lost or no answer in time while sending object 1 of 1"
+        ConnectionLost, match="connection lost or no answer in time while sending object 1 of 1"
     ):
         send(peer, [object_file("2.25.1")], calling_ae="MEDPIPE")
 
@@ -188,7 +193,7 @@ def test_a_peer_that_drops_the_connection_in_the_middle(start_peer, object_file)
         return 0
 
     peer = start_peer([SECONDARY_CAPTURE], [(evt.EVT_C_STORE, drop)])
-    with pytest.raises(PeerUnreachable, match="sending object 1 of 2"):
+    with pytest.raises(ConnectionLost, match="sending object 1 of 2"):
         send(peer, [object_file("2.25.1"), object_file("2.25.2")], calling_ae="MEDPIPE")
 
 

@@ -152,6 +152,7 @@ class Case:
     reason: str | None = None
     lesions: dict[str, int] = field(default_factory=lambda: {"MA": 3, "HE": 0})
     delivered: str | None = "confirmed"
+    held_up: str | None = None
     destination: str = "PACS"
     received: float = 1_700_000_000.0
     content: str = "content"
@@ -194,6 +195,7 @@ class Case:
                         "sop_instance_uid": uid,
                         "destination": self.destination,
                         "state": self.delivered,
+                        "reason": self.held_up,
                     }
                     insert(connection, delivery, sent)
         return number

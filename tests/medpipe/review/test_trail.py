@@ -120,10 +120,34 @@ def test_a_search_is_recorded_without_its_words(reader, told):
     for _ in range(2):
         reader.post("/api/search", json={"text": "Schmidt 1950"})
     reader.post("/app/rows", data={"text": "Meier"})
-    reader.get("/dicom-web/studies?limit=5")
     searched = [one.detail for one in told("signed in") if one.what == "worklist searched"]
-    assert [one["words"] for one in searched] == [2, 1, 0]
+    assert [one["words"] for one in searched] == [2, 1]
     assert "Schmidt" not in str(searched) and "Meier" not in str(searched)
+
+
+def test_a_search_of_the_archive_is_recorded_once_for_each_question(reader, told, pacs):
+    """Another page of the same answer is no other question; one that is not passed on is none at all."""
+    pacs.says("studies", [])
+    for query in (
+        "Modality=OP&limit=5",
+        "limit=5&offset=5&Modality=OP",
+        "Modality=CT",
+        "PatientName=Schmidt",
+    ):
+        reader.get(f"/dicom-web/studies?{query}")
+    queried = [one for one in told() if one.what == "archive queried"]
+    assert [(one.who, one.study_uid, one.detail["question"]) for one in queried] == [
+        ("anna", None, {"Modality": "OP"}),
+        ("anna", None, {"Modality": "CT"}),
+    ]
+    assert "Schmidt" not in str(told())
+
+
+def test_the_worklists_own_questions_are_part_of_its_search(reader, told):
+    """A page that looks again, and the names that the PACS is asked for with it, are no queries of a person."""
+    for _ in range(3):
+        reader.get("/app")
+    assert not [one for one in told() if one.what == "archive queried"]
 
 
 def test_without_users_it_is_whoever_sits_here(browser, case, told):

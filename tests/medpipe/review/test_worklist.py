@@ -56,6 +56,12 @@ def test_a_refusal_says_why_in_plain_words(case, browser):
     assert "&lt;b&gt;colour&lt;/b&gt;" in page and "<b>colour" not in page
 
 
+def test_a_result_that_waits_for_the_pacs_says_so(case, lines):
+    case(state=JobState.SENDING, delivered="waiting", held_up="PEER_UNREACHABLE: it does not answer").save()
+    (job,) = lines()[0]["study"]["jobs"]
+    assert job["reasons"] == [{"code": "PEER_UNREACHABLE", "sentence": "It does not answer."}]
+
+
 def test_names_come_from_the_pacs_and_are_escaped(case, browser, pacs, person):
     case().save()
     pacs.says("studies", [person("1.2.3", "Doe^<script>alert(1)</script>^X")])

@@ -14,6 +14,7 @@ from local_orthanc import LocalOrthanc
 
 from medpipe.config import load_config
 from medpipe.identity import uid_from
+from medpipe.logs import pseudonym
 from workers.registry import Registry
 from workers.retention import Janitor
 from workers.spool import Spool
@@ -68,10 +69,22 @@ def test_reprocess_computes_once_and_force_gives_the_same_bytes(
     (row,) = line.status()
     assert row["state"] == "confirmed"
 
+    assert "nothing to do" in line.run("reprocess", pseudonym(study), "--dry-run")
     assert line.run("audit", "verify").startswith("whole: ")
     exported = line.run("audit", "export", "-", "--format", "jsonl").splitlines()
     of_study = {record["what"] for record in map(json.loads, exported) if record["study_uid"] == study}
-    assert {"study reprocessed", "instances received", "results published", "instances sent"} <= of_study
+    assert {
+        "archive queried",
+        "study reprocessed",
+        "instances received",
+        "results published",
+        "instances sent",
+    } <= of_study
+    asked = [record for record in map(json.loads, exported) if record["what"] == "archive queried"]
+    assert len(asked) == 5 and asked[-1]["detail"]["destination"] == orthanc.ae_title
+    assert asked[-1]["number"] > max(
+        r["number"] for r in map(json.loads, exported) if r["what"] == "study reprocessed"
+    )
     assert {"application started", "application stopped"} <= {json.loads(text)["what"] for text in exported}
 
 

@@ -44,6 +44,15 @@ def test_a_job_that_waits_too_long(make_site: Callable[..., Any]) -> None:
     assert "0 workers are alive" in condition.advice
 
 
+def test_jobs_that_wait_for_room_on_a_disk(make_site: Callable[..., Any]) -> None:
+    site = make_site()
+    site.job("2.25.1", "queued", NOW, "DISK_FULL: Disk quota exceeded")
+    site.job("2.25.2", "queued", NOW, "INFERENCE_CRASHED: out of memory")
+    site.job("2.25.3", "failed", NOW, "DISK_FULL: Disk quota exceeded")  # a person's business
+    assert site.keys(NOW) == {"room", "failed"}
+    assert only(site.look(NOW).conditions, "room").sentence.startswith("1 jobs wait for room on the disk")
+
+
 def test_nothing_is_finished_while_a_job_runs(make_site: Callable[..., Any]) -> None:
     site = make_site(alerts={"queue_minutes": 20})
     site.job("2.25.1", "confirmed", NOW - 300 * MINUTE)
@@ -114,7 +123,7 @@ def test_the_database_is_away_and_what_it_knows_is_unknown(make_site: Callable[.
     path.mkdir()
     seen = site.look(NOW)
     assert [one.key for one in seen.conditions] == ["database"]
-    assert seen.unknown == {"queue", "standstill", "failed"}
+    assert seen.unknown == {"queue", "standstill", "room", "failed"}
 
 
 def test_a_peer_that_does_not_answer_c_echo(make_site: Callable[..., Any], tmp_path: Path) -> None:

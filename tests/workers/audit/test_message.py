@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from workers.audit.events import EVENTS
 from workers.audit.message import Source, as_text, audit_message
@@ -23,6 +27,12 @@ DETAILS: dict[str, dict[str, Any]] = {
     "instances refused": WAYS,
     "study opened": ADDRESS,
     "worklist searched": {**ADDRESS, "words": 2, "group": "", "found": 3},
+    "archive queried": {
+        "source": "MEDPIPE",
+        "destination": "ORTHANC",
+        "level": "SERIES",
+        "key": "StudyInstanceUID",
+    },
     "sign-in refused": {**ADDRESS, "reason": "name and password do not belong together"},
     "association refused": {**ADDRESS, "source": "STRANGER", "reason": "its AE title may not call"},
     "TLS refused": {**ADDRESS, "reason": "it shows no certificate"},
@@ -91,6 +101,7 @@ def test_the_check_sees_what_is_wrong(conforms: Callable[[ET.Element], bool]) ->
         ("files removed", ("110105", None, "0")),
         ("job queued again", ("110111", None, "0")),
         ("worklist searched", ("110112", None, "0")),
+        ("archive queried", ("110112", None, "0")),
         ("association refused", ("110113", "110126", "4")),
         ("user changed", ("110113", "110137", "0")),
         ("signed in", ("110114", "110122", "0")),
@@ -154,6 +165,44 @@ def test_an_alert_says_about_whom_and_why() -> None:
 def test_a_search_says_how_much_was_asked_and_not_what() -> None:
     query = objects(message("worklist searched"))["10"].findtext("ParticipantObjectQuery")
     assert base64.b64decode(query or "") == b'{"found": 3, "group": "", "words": 2}'
+
+
+def identifier(one: ET.Element) -> Dataset:
+    """The data set that was asked with, as the message holds it."""
+    asked = objects(one)["110181"]
+    assert asked.get("ParticipantObjectID") == StudyRootQueryRetrieveInformationModelFind
+    syntax = asked.find("ParticipantObjectDetail")
+    assert syntax is not None and syntax.get("type") == "TransferSyntax"
+    assert base64.b64decode(syntax.get("value", "")).decode() == ImplicitVRLittleEndian
+    raw = base64.b64decode(asked.findtext("ParticipantObjectQuery") or "")
+    return dcmread(BytesIO(raw), force=True)
+
+
+def test_a_query_of_an_archive_names_both_sides_the_person_and_the_query() -> None:
+    """A.5.3.10."""
+    one = message("archive queried")
+    ours, theirs, person = one.findall("ActiveParticipant")
+    for side, title, role in ((ours, "MEDPIPE", "110153"), (theirs, "ORTHANC", "110152")):
+        assert side.get("AlternativeUserID") == f"AETITLES={title}"
+        assert side.find("RoleIDCode").get("csd-code") == role  # type: ignore[union-attr]
+    assert (person.get("UserID"), person.get("UserIsRequestor")) == ("anna", "true")
+    asked = identifier(one)
+    assert (asked.QueryRetrieveLevel, asked.StudyInstanceUID) == ("SERIES", "1.2.3")
+
+
+def test_an_accession_number_that_was_asked_for_is_not_told() -> None:
+    detail = {"source": "MEDPIPE", "destination": "ORTHANC", "level": "STUDY", "key": "AccessionNumber"}
+    asked = identifier(message("archive queried", study=None, **detail))
+    assert (asked.QueryRetrieveLevel, asked.AccessionNumber, asked.StudyInstanceUID) == ("STUDY", "", "")
+
+
+def test_a_search_over_dicomweb_is_its_query_string(conforms: Callable[[ET.Element], bool]) -> None:
+    detail = {"source": "MEDPIPE", "destination": "ORTHANC", "question": {"Modality": "CT"}, **ADDRESS}
+    one = message("archive queried", study=None, **detail)
+    assert conforms(one)
+    asked = objects(one)["12"]
+    assert asked.get("ParticipantObjectID") == "/studies"
+    assert base64.b64decode(asked.findtext("ParticipantObjectQuery") or "") == b"Modality=CT"
 
 
 def test_time_and_source() -> None:

@@ -21,6 +21,8 @@ from workers.errands import Errands
 from workers.fence import LostClaim
 from workers.publish import outbox, publish
 from workers.queue import delivery_workflow_id, job_workflow_id
+from workers.status import retry, status_rows
+from workers.tables import delivery
 
 ME = "host-1-aaaaaaaa"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -70,25 +72,90 @@ def confirm(site: Any, *, committed: tuple[str, ...] = (), failed: dict[str, int
     return Notary(site.config, errands(site)).confirm(site.job, "PACS", 1, 100)
 
 
-def test_an_archive_that_does_not_answer_is_tried_again_later_and_given_up_at_last(sending: Any) -> None:
-    assert deliver(sending) == "sending"
-    assert sending.workflows()[delivery_workflow_id("deliver", sending.job, 1, "PACS", 2)][0] == "DELAYED"
-    assert set(sending.deliveries().values()) == {"waiting"}
-    assert deliver(sending, 2) == "failed"
-    assert "PEER_UNREACHABLE" in sending.registry.job(sending.job).reason
+def answering(site: Any, answer: Callable[[Any], int]) -> Any:
+    """The archive, for as long as the `with` lasts."""
+    archive = AE("ARCHIVE")
+    archive.add_supported_context(SEG)
+    place = ("127.0.0.1", site.config.peers["PACS"].port)
+    return archive.start_server(place, block=False, evt_handlers=[(evt.EVT_C_STORE, answer)])
+
+
+def tried(site: Any) -> set[int]:
+    """How often each result was sent, as it is counted."""
+    with site.registry.read() as connection:
+        return set(connection.execute(sa.select(delivery.c.attempts)).scalars())
+
+
+def test_an_archive_that_is_away_is_waited_for_however_long(sending: Any) -> None:
+    """Twice `send_attempts`, and none of them counts; then it is there, and gets the results."""
+    assert [deliver(sending, attempt) for attempt in range(1, 5)] == ["sending"] * 4
+    assert set(sending.deliveries().values()) == {"waiting"} and tried(sending) == {0}
+    assert sending.workflows()[delivery_workflow_id("deliver", sending.job, 1, "PACS", 5)][0] == "DELAYED"
+    (job,) = status_rows(sending.registry)
+    assert job["reason"].startswith("PACS: PEER_UNREACHABLE: ")
+    with answering(sending, lambda event: 0x0000) as server:
+        assert deliver(sending, 5) == "sent"
+        server.shutdown()
+    assert tried(sending) == {1}
+
+
+def test_an_archive_that_cannot_store_is_tried_again_later_and_given_up_at_last(sending: Any) -> None:
+    """It is there, and it may be the result that it cannot cope with."""
+    with answering(sending, lambda event: 0xA700) as server:
+        assert deliver(sending) == "sending" and tried(sending) == {1}
+        assert sending.workflows()[delivery_workflow_id("deliver", sending.job, 1, "PACS", 2)][0] == "DELAYED"
+        assert deliver(sending, 2) == "failed"
+        server.shutdown()
+    assert "PEER_BUSY" in sending.registry.job(sending.job).reason
     assert delivery_workflow_id("deliver", sending.job, 1, "PACS", 3) not in sending.workflows()
+    retry(sending.registry, sending.queue, sending.job, "me")
+    assert tried(sending) == {0}
+
+
+def test_what_a_result_breaks_the_connection_with_counts(sending: Any) -> None:
+    def dies(event: Any) -> int:
+        event.assoc.abort()
+        return 0
+
+    with answering(sending, dies) as server:
+        assert [deliver(sending), deliver(sending, 2)] == ["sending", "failed"]
+        server.shutdown()
+
+
+def test_an_archive_that_was_just_away_is_not_asked_for_each_result(sending: Any) -> None:
+    """Each time-out would hold a slot, and other destinations have results to get, too."""
+    courier = Courier(sending.config, errands(sending))
+    sending.claim(delivery_workflow_id("deliver", sending.job, 1, "PACS", 1))
+    assert courier.deliver(sending.job, "PACS", 1, 1) == "sending"
+    asked: list[Any] = []
+    with answering(sending, lambda event: asked.append(event) or 0x0000) as server:
+        sending.claim(delivery_workflow_id("deliver", sending.job, 1, "PACS", 2))
+        assert courier.deliver(sending.job, "PACS", 1, 2) == "sending" and asked == []
+        server.shutdown()
+
+
+def test_an_archive_that_is_away_is_asked_for_confirmation_without_end(sending: Any) -> None:
+    """Beyond the last look of a sending the numbers go on."""
+    sending.sql("UPDATE delivery SET state = 'sent'")
+    sending.put(sending.job, state="sent", step="confirm")
+    with sending.registry.begin() as connection:
+        sending.queue.enqueue_delivery(connection, "confirm", sending.job, "PACS", 1, 199, 0, 100)
+    sending.claim(delivery_workflow_id("confirm", sending.job, 1, "PACS", 199))
+    notary = Notary(sending.config, errands(sending))
+    assert notary.confirm(sending.job, "PACS", 1, 199) == "asked again later"
+    assert sending.workflows()[delivery_workflow_id("confirm", sending.job, 1, "PACS", 200)][0] == "DELAYED"
+    assert sending.registry.job(sending.job).step == "confirm"
+    (job,) = status_rows(sending.registry)
+    assert job["reason"].startswith("PACS: PEER_UNREACHABLE: ")
 
 
 def test_what_was_sent_and_what_was_refused_is_on_record(sending: Any) -> None:
     """The archive takes one result and refuses the other."""
-    archive = AE("ARCHIVE")
-    archive.add_supported_context(SEG)
 
     def taken(event: Any) -> int:
         return 0x0000 if event.request.AffectedSOPInstanceUID == A else 0xA900
 
-    place = ("127.0.0.1", sending.config.peers["PACS"].port)
-    with archive.start_server(place, block=False, evt_handlers=[(evt.EVT_C_STORE, taken)]) as server:
+    with answering(sending, taken) as server:
         assert deliver(sending) == "failed"
         server.shutdown()
     with sending.registry.read() as connection:

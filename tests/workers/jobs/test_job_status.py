@@ -9,9 +9,10 @@ import pytest
 
 from medpipe.errors import NotFound, UsageError
 from medpipe.logs import pseudonym
+from workers.named import study_named
 from workers.queue import job_workflow_id
 from workers.registry import JobPlan
-from workers.status import cancel, retry, status_rows, study_named
+from workers.status import cancel, retry, status_rows
 from workers.tables import JobState
 
 
@@ -65,4 +66,3 @@ def test_a_study_is_found_by_its_name_in_the_log(site: Any) -> None:
     )
     assert study_named(site.registry, pseudonym("2.25.7")) == "2.25.7"
     assert cancel(site.registry, site.queue, pseudonym("2.25.7"), "me") == [job_id]
-    assert study_named(site.registry, "uid-0123456789abcdef") == "uid-0123456789abcdef"

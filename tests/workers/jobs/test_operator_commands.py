@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from medpipe.cli.app import run
+from medpipe.logs import pseudonym
 from workers.tables import JobState
 
 Type = Callable[..., tuple[int, str, str]]
@@ -64,6 +65,44 @@ def test_a_removed_study_explains_itself(kept: Any, type_in: Type) -> None:
     code, said, _ = type_in("explain", kept.study)
     assert code == 0 and "the files of 3 of its 3 instances were removed on" in said and "GEOM_GAP" in said
     assert type_in("explain", "2.25.404")[0] == 1
+
+
+def test_a_study_is_explained_and_removed_by_its_name_in_the_log(kept: Any, type_in: Type) -> None:
+    kept.received().settle(JobState.FAILED, reason="TIME_LIMIT: too slow")
+    name = pseudonym(kept.study)
+    code, said, _ = type_in("explain", name)
+    assert (code, said) == type_in("explain", kept.study)[:2] and code == 0 and "unreadable: " in said
+    assert type_in("status", name, "--json") == type_in("status", kept.study, "--json")
+    assert type_in("remove", name[:-4], "--yes") == (0, f"removed: {kept.study}\n", "")
+    assert (
+        "were removed on" in type_in("explain", pseudonym("2.25.1.0"))[1]
+    )  # as the log names a series of it
+
+
+@pytest.mark.parametrize("command", ["explain", "status", "retry", "cancel", "remove", "reprocess"])
+def test_a_name_that_the_log_has_for_nothing_here_is_said_to_be_so(command: str, type_in: Type) -> None:
+    code, out, said = type_in(command, "uid-0123456789abcdef")
+    assert (code, out) == (1, "") and said.startswith(
+        "error: NOT_FOUND: uid-0123456789abcdef: nothing that was"
+    )
+
+
+def test_a_name_that_is_not_whole_must_be_of_one_study(kept: Any, type_in: Type) -> None:
+    """Two of these studies have names that begin alike, by the pigeonhole principle with one digit to spare."""
+    names: dict[str, list[str]] = {}
+    for number in range(16**4 + 1):
+        alike = names.setdefault(pseudonym(f"2.25.{number}")[:8], [])
+        alike.append(f"2.25.{number}")
+        if len(alike) == 2:
+            break
+    for uid in alike:
+        kept.registry.mark_retrieval(uid, None)
+    start = pseudonym(alike[0])[:8]
+    code, _, said = type_in("explain", start)
+    assert code == 2 and all(pseudonym(uid) in said for uid in alike) and "give more of it" in said
+    code, _, said = type_in("explain", pseudonym(alike[1])[:-1])
+    assert code == 1 and alike[1] in said  # found, and nothing of it is here
+    assert type_in("explain", "uid-12")[0] == type_in("explain", "uid-not-hex")[0] == 2
 
 
 def test_a_backup_holds_the_settings_without_secrets_and_comes_back(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ import sqlalchemy as sa
 from local_process import wait_until
 
 from workers.queue import job_workflow_id
+from workers.slots import Interrupted
 from workers.tables import executor
+from workers.work import Worker
 
 PAUSES = "SELECT name, polling_interval_sec AS pause FROM queues WHERE name IN ('gpu', 'send')"
 
@@ -80,3 +83,37 @@ def test_the_job_of_a_killed_worker_goes_to_the_next(
     first.wait()
     assert wait_until(lambda: attempts(site, job_id) == 2, 60)
     assert site.state(job_id) == "running"
+
+
+class Hurried(threading.Event):
+    """Does not wait, but remembers for how long it should have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout or 0.0)
+        return self.is_set()
+
+
+def test_a_step_outlasts_a_database_that_is_away_however_long(site: Any) -> None:
+    """And never waits for long after it is back; told to end, it leaves the workflow as it is, for the next worker."""
+    worker, tries = Worker(site.config), 0
+    worker.stop = hurried = Hurried()
+
+    def work() -> str:
+        nonlocal tries
+        tries += 1
+        if tries <= 200:
+            raise sa.exc.OperationalError("SELECT 1", {}, Exception("gone"))
+        return "sent"
+
+    assert worker._outlasting(work) == "sent"
+    assert len(hurried.pauses) == 200 and max(hurried.pauses) == 15.0
+    tries = 0
+    hurried.set()
+    with pytest.raises(Interrupted):
+        worker._outlasting(work)
+    worker.queue.close()
+    worker.registry.close()
