@@ -122,7 +122,7 @@ def test_every_run_comes_once_and_after_what_it_needs(ablation: Ablation) -> Non
     plans = [ablation.plan(row.name, fold, STEPS) for row in ablation.rows for fold in (0, 1)]
     order = levels(plans)
     names = [plan.run_name for level in order for plan in level]
-    assert len(set(names)) == len(names) == 2 * (15 + 2)
+    assert len(set(names)) == len(names) == 2 * (16 + 2)
     done: set[str] = set()
     for level in order:
         assert all(need.run_name in done for plan in level for need in plan.needs)
