@@ -153,7 +153,12 @@ class AcceptedAssociation(Association):
         """Answers any other request, in this thread; pynetdicom starts a thread of its own for reports."""
         if threading.current_thread() is not self:
             self.dimse.msg_queue.put((context_id, msg))
+        elif not msg.is_valid_request:  # pynetdicom would say nothing, and the peer wait for its answer
+            raise WireFault(f"its {msg.msg_type} lacks what a request must have")
         elif isinstance(msg, C_ECHO | N_EVENT_REPORT):
+            context = self._accepted_cx.get(context_id)
+            if context is None or context.abstract_syntax != msg.AffectedSOPClassUID:
+                raise WireFault(f"its {msg.msg_type} is not of the SOP class of its presentation context")
             super()._serve_request(msg, context_id)
         else:
             raise WireFault(f"it asked for a {type(msg).__name__.replace('_', '-')}, which we do not offer")

@@ -1,0 +1,99 @@
+"""What is asked for in a presentation context must be what the context was agreed for; nothing is inflated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from raw_peer import (
+    ABORTED,
+    ACCEPTED,
+    COMMITMENT,
+    CONTEXTS,
+    EXPLICIT,
+    IMPLICIT,
+    SECONDARY_CAPTURE,
+    VERIFICATION,
+    associate,
+    c_store,
+    command,
+    data_set,
+    element,
+    p_data,
+    us,
+)
+
+DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+CT = "1.2.840.10008.5.1.4.1.1.2"
+REPORTS = (5, COMMITMENT, (IMPLICIT,))
+NOT_SUPPORTED = 0x0122
+
+
+def accepted_syntaxes(body: bytes) -> list[str]:
+    """Transfer syntaxes of the accepted contexts of an A-ASSOCIATE-AC."""
+    found, at = [], 68
+    while at < len(body):
+        length = int.from_bytes(body[at + 2 : at + 4], "big")
+        if body[at] == 0x21 and body[at + 6] == 0:
+            found.append(body[at + 12 : at + 4 + length].decode())
+        at += 4 + length
+    return found
+
+
+@pytest.mark.parametrize("service", [VERIFICATION, COMMITMENT, SECONDARY_CAPTURE])
+def test_no_service_takes_a_deflated_data_set(listening: Any, service: str) -> None:
+    offers = (DEFLATED, EXPLICIT, BIG_ENDIAN, IMPLICIT)
+    with listening.peer() as peer:
+        contexts = [(2 * n + 1, service, (syntax,)) for n, syntax in enumerate(offers)]
+        peer.send(associate(contexts))
+        kind, body = peer.answer()
+    assert kind == ACCEPTED
+    assert accepted_syntaxes(body) == [EXPLICIT, BIG_ENDIAN, IMPLICIT]
+
+
+@pytest.mark.parametrize("context", [(1, VERIFICATION, (EXPLICIT,)), REPORTS, (3, CT, (EXPLICIT,))])
+def test_an_instance_comes_only_in_a_context_of_its_class(
+    listening: Any, context: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening.peer() as peer:
+        assert peer.ask(associate([context])) == ACCEPTED
+        peer.send(*c_store(b"2.25.100", data_set(), context=context[0]))
+        assert peer.status() == NOT_SUPPORTED
+    assert listening.is_quiet() and listening.sidecars() == []
+    assert "was refused (0x0122): its presentation context is of another class" in caplog.text
+
+
+ECHO = {0x0002: VERIFICATION.encode(), 0x0100: us(0x30), 0x0110: us(1), 0x0800: us(0x0101)}
+ECHO_WITHOUT_CLASS = {0x0100: us(0x30), 0x0110: us(1), 0x0800: us(0x0101)}
+REPORT_WITHOUT_TYPE = {
+    0x0002: COMMITMENT.encode(),
+    0x0100: us(0x0100),
+    0x0110: us(1),
+    0x0800: us(1),
+    0x1000: b"1.2.840.10008.1.20.1.1",
+}
+ANSWER_TO_NOTHING = {
+    0x0002: VERIFICATION.encode(),
+    0x0100: us(0x8030),
+    0x0120: us(1),
+    0x0800: us(0x0101),
+    0x0900: us(0),
+}
+
+
+@pytest.mark.parametrize(
+    ("context", "elements"),
+    [(1, ECHO_WITHOUT_CLASS), (3, ECHO), (5, REPORT_WITHOUT_TYPE), (1, ANSWER_TO_NOTHING)],
+    ids=["echo without class", "echo in another context", "report without event type", "answer to nothing"],
+)
+def test_what_is_no_whole_request_ends_the_association(
+    listening: Any, context: int, elements: dict[int, bytes]
+) -> None:
+    """Silence would have the peer wait for an answer until its own patience ends."""
+    with listening.peer(seconds=5) as peer:
+        assert peer.ask(associate([*CONTEXTS, REPORTS])) == ACCEPTED
+        peer.send(p_data(context, 3, command(elements)))
+        if context == 5:
+            peer.send(p_data(5, 2, element(0x0008, 0x1195, b"2.25.7")))
+        assert peer.answer()[0] in (0, ABORTED)
+    assert listening.is_quiet() and listening.serves()
