@@ -22,6 +22,7 @@ from medpipe.dicom.classes import MULTIFRAME, PICTURES, SLICES, class_name, is_o
 from medpipe.dicom.geometry import Tolerances, plane_of, stack
 from medpipe.dicom.headers import header_of, read_dataset, whole_number, write_header
 from medpipe.dicom.pictures import calibration_of, laterality_of
+from medpipe.dicom.together import check_together, image_type_of
 from medpipe.errors import ReasonCode, Refused
 
 Plain = dict[str, Any]
@@ -140,7 +141,7 @@ def _series(series_uid: str, members: list[Instance], task: Task) -> None:
                 _picture(instance, task)
     if not slices:
         return
-    localizers = [i for i in slices if "LOCALIZER" in _image_type(i.header)]
+    localizers = [i for i in slices if "LOCALIZER" in image_type_of(i.header)]
     with _refusing(series_uid, localizers, task.found):
         if localizers:
             raise Refused(ReasonCode.LOCALIZER, "a localizer is a scout picture, not a slice of a volume")
@@ -178,11 +179,6 @@ def _refuse_by_class(instance: Instance) -> None:
         raise Refused(
             ReasonCode.UNSUPPORTED_CLASS, f"{class_name(uid)} with a place in a volume is not segmented"
         )
-
-
-def _image_type(header: Dataset) -> list[str]:
-    value = header.get("ImageType") or []
-    return [str(item).upper() for item in ([value] if isinstance(value, str) else value)]
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
@@ -234,7 +230,7 @@ def _picture(instance: Instance, task: Task) -> None:
 def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
     scratch, limits, found = task.scratch, task.limits, task.found
     for instance in slices:
-        if "MOSAIC" in _image_type(instance.header):
+        if "MOSAIC" in image_type_of(instance.header):
             raise Refused(ReasonCode.MOSAIC, "each picture of the series is a mosaic of many slices")
         if pixels.is_colour(instance.header):
             raise Refused(ReasonCode.COLOUR, "the series is coloured: no grey values to make a volume of")
@@ -246,6 +242,7 @@ def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
     )
     order, affine = stack([plane_of(i.header) for i in slices], tolerances)
     ordered = [slices[n] for n in order]
+    check_together([i.header for i in ordered])
     rows, columns = int(ordered[0].header.Rows), int(ordered[0].header.Columns)
     if rows * columns * len(ordered) > limits["maximum_pixels"]:
         raise Refused(

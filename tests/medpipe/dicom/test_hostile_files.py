@@ -317,6 +317,17 @@ def test_it_is_odd_but_says_all_that_is_needed_and_is_read(
     np.testing.assert_array_equal(image.array[0, 0], truth)
 
 
+@pytest.mark.parametrize("spacing", ["1e300", "1e-300", "-0.3", "0", "1e5"])
+def test_a_picture_with_an_impossible_spacing_is_measured_in_pixels(
+    spacing: str, reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(sound)
+    del dataset.SequenceOfUltrasoundRegions
+    dataset.PixelSpacing = [spacing, spacing]
+    _, assembly = assembled(file_of(dataset), sound, reader, tmp_path)
+    assert sorted(image.calibrated for image in assembly.images) == [False, True]
+
+
 def large_in_little(dataset: Dataset) -> bytes:
     """16,000 x 16,000 grey values in four megabytes: sound, and too much for a reader of little memory."""
     side = 16_000
