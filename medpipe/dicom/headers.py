@@ -28,6 +28,8 @@ _PATIENT_GROUP = 0x0010
 _ALLOWED_PATIENT = {"PatientSex", "PatientAge"}
 _LONGEST = 1024
 _SOP_INSTANCE_UID = 0x00080018
+_IDENTITY = frozenset((0x00080016, _SOP_INSTANCE_UID, 0x00100020, 0x0020000D, 0x0020000E))
+"""SOP class and instance, patient id, study and series: where one comes twice, readers differ in which they believe."""
 _PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _LARGE_VALUE = 1 << 16
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -95,12 +97,19 @@ def _parsed(path: Path, pixels: bool, force: bool) -> Dataset:
     Without a preamble (`force`) anything may be a file: such a value then ends it, unless it is known as DICOM by then.
     """
     known = not force
+    seen: set[int] = set()
     with _Bounded(io.FileIO(str(path))) as file:  # pydicom takes its name for a string
         size = file.size
 
         def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
             nonlocal known
             known = known or tag == _SOP_INSTANCE_UID
+            if tag in seen:
+                raise Refused(
+                    ReasonCode.UNREADABLE, f"element {tag} comes twice: whose the instance is, is not clear"
+                )
+            if tag in _IDENTITY:
+                seen.add(int(tag))
             if tag in _PIXEL_DATA and not pixels:
                 return True
             if size < length != _UNDEFINED_LENGTH and not deflated():

@@ -203,6 +203,12 @@ def odd_characters(dataset: Dataset) -> bytes:
     )
 
 
+def twice(tag: int, value: bytes) -> Callable[[Dataset], bytes]:
+    """An identifying element once more, right before the pixel data."""
+    element = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", len(value)) + value
+    return before_pixels(element)
+
+
 JPEG_OF_60000 = b"\xff\xd8\xff\xc0\x00\x0b\x08\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9"
 
 
@@ -221,6 +227,9 @@ REFUSED: dict[str, tuple[Callable[[Dataset], bytes], str]] = {
         before_pixels(struct.pack("<HH2sHI", 0x2001, 0x1001, b"UN", 0, 0xFFFFFFF0)),
         "UNREADABLE",
     ),
+    "a second Study Instance UID": (twice(0x0020000D, b"2.25.77\0"), "UNREADABLE"),
+    "a second Series Instance UID": (twice(0x0020000E, b"2.25.77\0"), "UNREADABLE"),
+    "a second Patient ID": (twice(0x00100020, b"SOMEBODY"), "UNREADABLE"),
     "cut within its header": (cut_in_the_header, "BAD_HEADER"),
     "nested 300": (before_pixels(nested(300)), "UNREADABLE"),
     "nested 10,000": (before_pixels(nested(10_000)), "UNREADABLE"),
