@@ -203,6 +203,46 @@ def odd_characters(dataset: Dataset) -> bytes:
     )
 
 
+def coloured(**changes: object) -> Callable[[Dataset], bytes]:
+    """A colour picture of the same size, uncompressed."""
+
+    def make(dataset: Dataset) -> bytes:
+        grey = dataset.pixel_array
+        dataset.PixelData = np.stack([grey, grey // 2, 255 - grey], axis=-1).astype(np.uint8).tobytes()
+        dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+        dataset.PhotometricInterpretation = "RGB"
+        return with_attributes(**changes)(dataset)
+
+    return make
+
+
+def deeper_than_it_says(syntax: str) -> Callable[[Dataset], bytes]:
+    """Coded with 16 bits and a value of 60,000, in a header that says 12: int16 would have room for the header's."""
+
+    def make(dataset: Dataset) -> bytes:
+        values = dataset.pixel_array.astype("<u2")
+        values[0, 0] = 60_000
+        dataset.PixelData = values.tobytes()
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+        dataset.compress(UID(syntax), generate_instance_uid=False)
+        dataset.BitsStored, dataset.HighBit = 12, 11
+        return file_of(dataset, syntax)
+
+    return make
+
+
+def run_lengths_of_more(**smaller: int) -> Callable[[Dataset], bytes]:
+    """RLE of 128 x 128 in a header that says less."""
+
+    def make(dataset: Dataset) -> bytes:
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        for keyword, value in smaller.items():
+            setattr(dataset, keyword, value)
+        return file_of(dataset, RLELossless)
+
+    return make
+
+
 def twice(tag: int, value: bytes) -> Callable[[Dataset], bytes]:
     """An identifying element once more, right before the pixel data."""
     element = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", len(value)) + value
@@ -260,6 +300,19 @@ REFUSED: dict[str, tuple[Callable[[Dataset], bytes], str]] = {
     "1 bit": (with_attributes(BitsAllocated=1, BitsStored=1), "BAD_HEADER"),
     "12 bits": (with_attributes(BitsAllocated=12, BitsStored=12), "BAD_HEADER"),
     "PixelRepresentation 7": (with_attributes(PixelRepresentation=7), "BAD_HEADER"),
+    "HighBit above BitsStored - 1": (
+        with_attributes(BitsAllocated=16, BitsStored=12, HighBit=15),
+        "BAD_HEADER",
+    ),
+    "signed colours": (coloured(PixelRepresentation=1), "BAD_HEADER"),
+    "colours of 7 bits": (coloured(BitsStored=7, HighBit=6), "BAD_HEADER"),
+    "YBR_RCT without JPEG 2000": (coloured(PhotometricInterpretation="YBR_RCT"), "BAD_HEADER"),
+    "YBR_PARTIAL_420": (coloured(PhotometricInterpretation="YBR_PARTIAL_420"), "BAD_HEADER"),
+    "a private transfer syntax": (lambda dataset: file_of(dataset, "1.2.3.4.5"), "UNSUPPORTED_SYNTAX"),
+    "JPEG 2000 deeper than BitsStored": (deeper_than_it_says(JPEG2000Lossless), "BAD_PIXELS"),
+    "JPEG-LS deeper than BitsStored": (deeper_than_it_says(JPEGLSLossless), "BAD_PIXELS"),
+    "RLE of more columns": (run_lengths_of_more(Columns=64), "BAD_PIXELS"),
+    "RLE of more rows": (run_lengths_of_more(Rows=127), "BAD_PIXELS"),
     "colour with one sample": (with_attributes(PhotometricInterpretation="RGB"), "BAD_HEADER"),
     "unknown PhotometricInterpretation": (with_attributes(PhotometricInterpretation="CMYK"), "BAD_HEADER"),
     "a palette without table": (palette_without_table, "BAD_HEADER"),
