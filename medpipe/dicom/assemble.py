@@ -20,7 +20,7 @@ from pydicom import Dataset
 from medpipe.dicom import pixels
 from medpipe.dicom.classes import MULTIFRAME, PICTURES, SLICES, class_name, is_own_output, is_picture_object
 from medpipe.dicom.geometry import Tolerances, plane_of, stack
-from medpipe.dicom.headers import header_of, read_dataset, whole_number, write_header
+from medpipe.dicom.headers import content_digest, header_of, read_dataset, whole_number, write_header
 from medpipe.dicom.pictures import calibration_of, laterality_of
 from medpipe.dicom.together import check_together, image_type_of
 from medpipe.errors import ReasonCode, Refused
@@ -40,6 +40,8 @@ class Instance:
     sop_class_uid: str
     series_uid: str
     patient_key: str
+    disputed: bool = False
+    """Another file has the same SOP Instance UID and other content."""
 
 
 @dataclass
@@ -107,7 +109,8 @@ def _study_header(instances: Sequence[Instance], scratch: Path) -> str | None:
 
 def _open(paths: Sequence[Path], found: Found, uid_root: str, begin: Begin) -> list[Instance]:
     instances: list[Instance] = []
-    seen: set[str] = set()
+    seen: dict[str, Path] = {}
+    disputed: set[str] = set()
     for path in paths:
         try:
             begin(path, "header")
@@ -116,9 +119,11 @@ def _open(paths: Sequence[Path], found: Found, uid_root: str, begin: Begin) -> l
         except Refused as reason:
             found.refuse(reason, None, [])
             continue
-        if known.sop_instance_uid in seen:
+        first = seen.setdefault(known.sop_instance_uid, path)
+        if first is not path:
+            if content_digest(first) != content_digest(path):
+                disputed.add(known.sop_instance_uid)
             continue  # the same instance twice is one instance
-        seen.add(known.sop_instance_uid)
         if is_own_output(header, uid_root) or not is_picture_object(header):
             found.ignored.append(known.sop_instance_uid)
             continue
@@ -127,7 +132,17 @@ def _open(paths: Sequence[Path], found: Found, uid_root: str, begin: Begin) -> l
                 path, header, known.sop_instance_uid, known.sop_class_uid, known.series_uid, known.patient_key
             )
         )
+    for instance in instances:
+        instance.disputed = instance.sop_instance_uid in disputed
     return instances
+
+
+def _refuse_disputed(instances: Sequence[Instance]) -> None:
+    """Which one of two is right is not guessed. The listener keeps the later one aside, so this is of `process`."""
+    if any(instance.disputed for instance in instances):
+        raise Refused(
+            ReasonCode.SAME_UID_OTHER_CONTENT, "two files have one SOP Instance UID and different content"
+        )
 
 
 def _series(series_uid: str, members: list[Instance], task: Task) -> None:
@@ -138,6 +153,7 @@ def _series(series_uid: str, members: list[Instance], task: Task) -> None:
             if instance.sop_class_uid in SLICES:
                 slices.append(instance)
             else:
+                _refuse_disputed([instance])
                 _picture(instance, task)
     if not slices:
         return
@@ -148,6 +164,7 @@ def _series(series_uid: str, members: list[Instance], task: Task) -> None:
     used = [i for i in slices if i not in localizers]
     with _refusing(series_uid, used, task.found):
         if used:
+            _refuse_disputed(used)
             _volume(series_uid, used, task)
 
 

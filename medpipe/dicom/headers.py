@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmwrite
+from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
@@ -32,6 +34,8 @@ _IDENTITY = frozenset((0x00080016, _SOP_INSTANCE_UID, 0x00100020, 0x0020000D, 0x
 """SOP class and instance, patient id, study and series: where one comes twice, readers differ in which they believe."""
 _PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _LARGE_VALUE = 1 << 16
+_LARGEST_CARRIED = 1 << 20
+_GROUP_LENGTH_END = 144
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _TEXT = {"AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 _NUMBERS = {"DS", "FD", "FL", "IS", "SL", "SS", "UL", "US", "SV", "UV"}
@@ -147,7 +151,7 @@ def header_of(dataset: Dataset, path: Path, uid_root: str) -> InstanceHeader:
             rows=whole_number(dataset, "Rows"),
             columns=whole_number(dataset, "Columns"),
             frames=max(1, whole_number(dataset, "NumberOfFrames")),
-            patient_key=digest(_raw(dataset, 0x00100020), _raw(dataset, 0x00100021)),
+            patient_key=_patient_key(dataset),
             own_output=is_own_output(dataset, uid_root),
             tags=_tags(dataset),
         )
@@ -185,11 +189,17 @@ def whole_number(dataset: Dataset, keyword: str) -> int:
 
 
 def write_header(header: Dataset, path: Path) -> Path:
-    """The header in its own encoding, so that every value is written with the bytes with which it came."""
+    """The header in its own encoding, so that every value is written with the bytes with which it came.
+
+    Who reads it has no limits: what the standard does not know, and values beyond a megabyte, are left out.
+    """
     copy = Dataset()
     for tag in header.keys():  # noqa: SIM118  (iterating a Dataset would decode its elements)
-        if tag.group != 0x7FE0:
-            copy._dict[tag] = header.get_item(tag)  # undecoded: a name keeps its bytes
+        element = header.get_item(tag)
+        value = getattr(element, "value", None)
+        too_long = isinstance(value, bytes | str) and len(value) > _LARGEST_CARRIED
+        if tag.group != 0x7FE0 and dictionary_has_tag(tag) and not too_long:
+            copy._dict[tag] = element  # undecoded: a name keeps its bytes
     implicit, little = header.original_encoding
     copy.set_original_encoding(implicit, little, header.original_character_set)
     meta = FileMetaDataset()
@@ -200,6 +210,23 @@ def write_header(header: Dataset, path: Path) -> Path:
     copy.file_meta = meta
     dcmwrite(path, copy, enforce_file_format=True)
     return path
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's data set; preamble and meta header are its wrapping."""
+    with path.open("rb") as file:
+        head = file.read(_GROUP_LENGTH_END)
+        whole = head[128:140] == b"DICM\x02\x00\x00\x00UL\x04\x00"
+        file.seek(_GROUP_LENGTH_END + int.from_bytes(head[140:], "little") if whole else 0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _patient_key(dataset: Dataset) -> str:
+    """Digest of who the patient is: id and its issuer; where no id is stated, name and birth date."""
+    identity = [_raw(dataset, tag) for tag in (0x00100020, 0x00100021)]
+    if not identity[0]:
+        identity += [_raw(dataset, tag) for tag in (0x00100010, 0x00100030)]
+    return digest(*identity)
 
 
 def _raw(dataset: Dataset, tag: int) -> bytes:
