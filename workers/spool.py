@@ -40,8 +40,8 @@ _STALE_INCOMING_SECONDS = 24 * 3600
 class Sidecar:
     """What is known of one received instance; no patient data. `file` is the name without suffix.
 
-    `digest` is the SHA-256 of the data set's bytes (preamble and meta header left out), and of the transfer syntax where
-    the same bytes had come in another one. `aside`: another readable content came first under the same UID.
+    `digest` is the SHA-256 of the data set's bytes (preamble and meta header left out), and of the transfer syntax
+    where the same bytes had come in another one. `aside`: another readable content came first under the same UID.
     `unreadable`: why the header could not be read.
     """
 
