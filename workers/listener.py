@@ -139,8 +139,10 @@ class Listener:
             reason = "it called another AE title"
         elif "*" not in ours.calling and calling not in ours.calling:
             reason = "its AE title may not call"
-        else:
+        elif event.assoc.limit_exceeded:
             reason = "there was no room for its association"
+        else:
+            reason = "its request is not one that we can serve"
         self._notices.leave(
             "medpipe",
             "association refused",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,14 +13,20 @@ from raw_peer import (
     CONTEXTS,
     EXPLICIT,
     IMPLICIT,
+    REJECTED,
+    RELEASE,
+    RELEASED,
     SECONDARY_CAPTURE,
     VERIFICATION,
     associate,
+    c_echo,
     c_store,
     command,
     data_set,
     element,
+    item,
     p_data,
+    pdu,
     us,
 )
 
@@ -97,3 +104,32 @@ def test_what_is_no_whole_request_ends_the_association(
             peer.send(p_data(5, 2, element(0x0008, 0x1195, b"2.25.7")))
         assert peer.answer()[0] in (0, ABORTED)
     assert listening.is_quiet() and listening.serves()
+
+
+def test_unknown_items_of_a_request_are_skipped(listening: Any) -> None:
+    """PS3.8 section 9.3.1: a newer peer may say more than we understand."""
+    request = associate(more=item(0x5F, b"of another edition"))
+    request += item(0x99, b"as well") + bytes(8)
+    request = pdu(1, request[6:])
+    with listening.peer() as peer:
+        assert peer.ask(request) == ACCEPTED
+        peer.send(c_echo())
+        assert peer.status() == 0
+        assert peer.ask(RELEASE) == RELEASED
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"maximum_pdu": 1}, "its request is not one that we can serve"),
+        ({"called": "SOMEBODY"}, "it called another AE title"),
+    ],
+)
+def test_the_audit_trail_has_the_reason_of_a_rejection(
+    listening: Any, options: dict[str, Any], reason: str
+) -> None:
+    with listening.peer() as peer:
+        assert peer.ask(associate(**options)) == REJECTED
+    assert listening.is_quiet()
+    notices = [json.loads(path.read_text()) for path in (listening.root / "audit").glob("*.json")]
+    assert reason in [notice["detail"].get("reason") for notice in notices]
