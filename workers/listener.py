@@ -193,13 +193,7 @@ class Listener:
         received: InstanceFile,
         received_at: float,
     ) -> int:
-        site = self._config.site
-        if shutil.disk_usage(site.root).free < site.minimum_free:
-            log.error(
-                "less than %d bytes free on the spool's disk: instances are not accepted",
-                site.minimum_free,
-                extra=about(Event.DISK_FULL),
-            )
+        if self._disk_is_full():
             return OUT_OF_RESOURCES
         identity, unreadable = Identity(), None
         try:
@@ -241,10 +235,23 @@ class Listener:
         faults.point("before_acknowledge")
         return SUCCESS
 
+    def _disk_is_full(self) -> bool:
+        site = self._config.site
+        full = shutil.disk_usage(site.root).free < site.minimum_free
+        if full:
+            log.error(
+                "less than %d bytes free on the spool's disk: nothing is accepted",
+                site.minimum_free,
+                extra=about(Event.DISK_FULL),
+            )
+        return full
+
     # --- storage commitment ----------------------------------------------------------------------------------------
 
     def _report(self, event: Any) -> tuple[int, None]:
         """An archive's answer to a storage commitment request: kept durably, read by the `confirm` workflow."""
+        if self._disk_is_full():  # a report that nobody asked for lies there for days
+            return PROCESSING_FAILURE, None
         try:
             report = parse_commitment_report(event.event_information)
             faults.point("before_report")
@@ -254,6 +261,12 @@ class Listener:
             log.error(
                 "a storage commitment report was not taken: %s", error, extra=about(Event.REPORT_NOT_TAKEN)
             )
+            return PROCESSING_FAILURE, None
+        except Exception as error:  # what pydicom makes of nonsense; its text might quote it
+            log.error(
+                "a storage commitment report was not taken: it cannot be read (%s)", type(error).__name__,
+                extra=about(Event.REPORT_NOT_TAKEN),
+            )  # fmt: skip
             return PROCESSING_FAILURE, None
         return SUCCESS, None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from raw_peer import (
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 REPORTS = (5, COMMITMENT, (IMPLICIT,))
-NOT_SUPPORTED = 0x0122
+NOT_SUPPORTED, PROCESSING_FAILURE = 0x0122, 0x0110
 
 
 def accepted_syntaxes(body: bytes) -> list[str]:
@@ -133,3 +134,39 @@ def test_the_audit_trail_has_the_reason_of_a_rejection(
     assert listening.is_quiet()
     notices = [json.loads(path.read_text()) for path in (listening.root / "audit").glob("*.json")]
     assert reason in [notice["detail"].get("reason") for notice in notices]
+
+
+def report(event_information: bytes) -> list[bytes]:
+    """An N-EVENT-REPORT of storage commitment, in implicit VR."""
+    elements = REPORT_WITHOUT_TYPE | {0x1002: us(1)}
+    return [p_data(5, 3, command(elements)), p_data(5, 2, event_information)]
+
+
+def nested(depth: int) -> bytes:
+    """Sequences of undefined length in one another, none of which ends."""
+    begin = struct.pack("<HHI", 0x0008, 0x1199, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    return element(0x0008, 0x1195, b"2.25.7") + begin * depth
+
+
+def test_a_report_that_cannot_be_read_is_refused_in_one_line(
+    listening: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening.peer() as peer:
+        assert peer.ask(associate([*CONTEXTS, REPORTS])) == ACCEPTED
+        peer.send(*report(nested(900)))
+        assert peer.status() == PROCESSING_FAILURE
+        peer.send(c_echo())
+        assert peer.status() == 0
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [
+        "a storage commitment report was not taken: it cannot be read (RecursionError)"
+    ]
+
+
+def test_a_full_disk_takes_no_report(listening: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports that nobody asked for stay for days: they must not take the last room."""
+    monkeypatch.setitem(vars(listening.listener._config.site), "minimum_free", 1 << 60)
+    with listening.peer() as peer:
+        assert peer.ask(associate([*CONTEXTS, REPORTS])) == ACCEPTED
+        peer.send(*report(element(0x0008, 0x1195, b"2.25.7")))
+        assert peer.status() == PROCESSING_FAILURE
+    assert not list((listening.root / "commitments").glob("*"))
