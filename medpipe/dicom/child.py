@@ -169,7 +169,11 @@ def _grandchild(request: Request, writing: int) -> None:
     status = 1
     try:
         os.close(0)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there what they like, values too
+        for output in (
+            1,
+            2,
+        ):  # decoders write there what they like, values too; 1 is the answers' way to the parent
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         _limit(request["limits"])
         try:
             OPERATIONS[request["operation"]](request, partial(_write, writing))
