@@ -145,8 +145,8 @@ class Steward:
         foreign = [header for header in scan.instances if not header.own_output]
         elsewhere = self._registry.series_first_elsewhere(study.study_uid)
         chosen: dict[str, tuple[Rule, list[InstanceHeader]]] = {}
-        unreadable = _by_series(scan, paths)
-        refused = [_cannot_be_read(series_uid, found) for series_uid, found in unreadable.items()]
+        unreadable = unreadable_by_series(scan, paths)
+        refused = [cannot_be_read(series_uid, found) for series_uid, found in unreadable.items()]
         for facts in facts_of(foreign, calling):
             members = [header for header in foreign if header.series_uid == facts.series_uid]
             wanting = route(self._config.rules, facts)
@@ -212,7 +212,7 @@ class Steward:
         return f"{ReasonCode.NO_RULE}: no rule wants these series ({kinds}); `medpipe explain` says why"
 
 
-def _by_series(
+def unreadable_by_series(
     scan: Scan, paths: Mapping[Path, sa.Row[tuple[object, ...]]]
 ) -> dict[str | None, list[Quarantine]]:
     """What cannot be read, by the series that the listener saw when it came."""
@@ -222,7 +222,7 @@ def _by_series(
     return found
 
 
-def _cannot_be_read(series_uid: str | None, found: Sequence[Quarantine]) -> Refused:
+def cannot_be_read(series_uid: str | None, found: Sequence[Quarantine]) -> Refused:
     count = "1 instance" if len(found) == 1 else f"{len(found)} instances"
     of_series = f" of series {series_uid}" if series_uid else ""
     return Refused(found[0].code, f"{count}{of_series} cannot be read: {found[0].sentence}")

@@ -20,7 +20,14 @@ from pydicom import Dataset
 from medpipe.dicom import pixels
 from medpipe.dicom.classes import MULTIFRAME, PICTURES, SLICES, class_name, is_own_output, is_picture_object
 from medpipe.dicom.geometry import Tolerances, plane_of, stack
-from medpipe.dicom.headers import content_digest, header_of, read_dataset, whole_number, write_header
+from medpipe.dicom.headers import (
+    content_digest,
+    header_of,
+    modality_of,
+    read_dataset,
+    whole_number,
+    write_header,
+)
 from medpipe.dicom.pictures import calibration_of, laterality_of
 from medpipe.dicom.together import check_together, image_type_of
 from medpipe.errors import ReasonCode, Refused
@@ -230,7 +237,7 @@ def _picture(instance: Instance, task: Task) -> None:
             "sources": [source],
             "series_uid": instance.series_uid,
             "name": instance.sop_instance_uid,
-            "modality": str(instance.header.get("Modality", "") or ""),
+            "modality": modality_of(instance.header),
             "photometric": photometric,
             "calibrated": spacing is not None,
             "laterality": laterality_of(instance.header),
@@ -291,7 +298,7 @@ def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
             "sources": [_source(i, scratch / f"header-{number}-{k}.dcm") for k, i in enumerate(ordered)],
             "series_uid": series_uid,
             "name": series_uid,
-            "modality": str(header.get("Modality", "") or ""),
+            "modality": modality_of(header),
             "photometric": str(header.PhotometricInterpretation),
             "calibrated": True,
             "laterality": laterality_of(header),

@@ -68,7 +68,8 @@ def _scan(request: Request, tell: Tell) -> None:
         try:
             header = headers.read_header(Path(name), request["uid_root"])
         except Refused as reason:
-            tell({"number": number, "refused": [reason.code, str(reason)]})
+            series_uid = headers.series_seen(Path(name))
+            tell({"number": number, "refused": [reason.code, str(reason), series_uid]})
         else:
             tell({"number": number, "header": {**vars(header), "path": name}})
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,13 +31,15 @@ _PATIENT_GROUP = 0x0010
 _ALLOWED_PATIENT = {"PatientSex", "PatientAge"}
 _LONGEST = 1024
 _SOP_INSTANCE_UID = 0x00080018
-_IDENTITY = frozenset((0x00080016, _SOP_INSTANCE_UID, 0x00100020, 0x0020000D, 0x0020000E))
+_SERIES_INSTANCE_UID = 0x0020000E
+_IDENTITY = frozenset((0x00080016, _SOP_INSTANCE_UID, 0x00100020, 0x0020000D, _SERIES_INSTANCE_UID))
 """SOP class and instance, patient id, study and series: where one comes twice, readers differ in which they believe."""
 _PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _LARGE_VALUE = 1 << 16
 _LARGEST_CARRIED = 1 << 20
 _GROUP_LENGTH_END = 144
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 _TEXT = {"AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 _NUMBERS = {"DS", "FD", "FL", "IS", "SL", "SS", "UL", "US", "SV", "UV"}
 
@@ -129,6 +132,16 @@ def _parsed(path: Path, pixels: bool, force: bool) -> Dataset:
         return read_partial(file, stop_when=stop, force=force)
 
 
+def series_seen(path: Path) -> str | None:
+    """The Series Instance UID of a file that is refused, if it can be read as far as that: what it leaves a gap in."""
+    try:
+        with _Bounded(io.FileIO(str(path))) as file:
+            dataset = read_partial(file, stop_when=lambda tag, vr, length: tag > _SERIES_INSTANCE_UID)
+        return str(dataset.get("SeriesInstanceUID") or "") or None
+    except Exception:
+        return None
+
+
 def read_header(path: Path, uid_root: str) -> InstanceHeader:
     """The header of one file. Raises Refused where it is no DICOM instance or cannot be parsed."""
     return header_of(read_dataset(path, pixels=False), path, uid_root)
@@ -147,7 +160,7 @@ def header_of(dataset: Dataset, path: Path, uid_root: str) -> InstanceHeader:
             study_uid=str(dataset.StudyInstanceUID),
             series_uid=str(dataset.SeriesInstanceUID),
             transfer_syntax=transfer_syntax_of(dataset),
-            modality=str(dataset.get("Modality", "") or ""),
+            modality=modality_of(dataset),
             rows=whole_number(dataset, "Rows"),
             columns=whole_number(dataset, "Columns"),
             frames=max(1, whole_number(dataset, "NumberOfFrames")),
@@ -175,6 +188,12 @@ def transfer_syntax_of(dataset: Dataset) -> str:
     if implicit:
         return "1.2.840.10008.1.2"
     return "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+
+
+def modality_of(dataset: Dataset) -> str:
+    """Modality, "" where it is not said, "?" where it is no code string: it stands in reasons that others read."""
+    text = str(dataset.get("Modality", "") or "").strip()
+    return text if not text or _CODE_STRING.fullmatch(text) else "?"
 
 
 def whole_number(dataset: Dataset, keyword: str) -> int:

@@ -462,6 +462,16 @@ def test_without_any_patient_id_two_names_or_birth_dates_are_two_patients(
     assert refused.value.code == "TWO_PATIENTS"
 
 
+def test_a_modality_that_is_no_code_string_is_not_repeated(
+    reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    raw = sound.read_bytes().replace(b"CS\x02\x00US", b"CS\x10\x00Secret^Name\nX  \n")
+    (tmp_path / "odd.dcm").write_bytes(raw)
+    (header,) = reader.scan([tmp_path / "odd.dcm"]).instances
+    (image,) = reader.assemble([tmp_path / "odd.dcm"], tmp_path / "scratch").images
+    assert header.modality == image.modality == "?"
+
+
 def test_what_no_result_needs_of_a_header_stays_in_the_child(
     reader: GuardedReader, sound: Path, tmp_path: Path
 ) -> None:
