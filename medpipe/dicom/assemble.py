@@ -171,7 +171,6 @@ def _series(series_uid: str, members: list[Instance], task: Task) -> None:
     used = [i for i in slices if i not in localizers]
     with _refusing(series_uid, used, task.found):
         if used:
-            _refuse_disputed(used)
             _volume(series_uid, used, task)
 
 
@@ -259,6 +258,7 @@ def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
         if pixels.is_colour(instance.header):
             raise Refused(ReasonCode.COLOUR, "the series is coloured: no grey values to make a volume of")
         pixels.check_attributes(instance.header, limits["maximum_pixels"])
+    _refuse_disputed(slices)
     if len({i.sop_class_uid for i in slices}) > 1:
         raise Refused(ReasonCode.BAD_HEADER, "the series mixes SOP classes")
     tolerances = Tolerances(
