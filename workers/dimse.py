@@ -25,9 +25,13 @@ _COMMAND, _LAST = 1, 2
 
 @dataclass
 class StoreRequest:
-    """A C-STORE request. `file` is None where it has no data set, or names no instance that we could keep."""
+    """A C-STORE request. `file` is None where it has no data set, or names no instance that we could keep.
+
+    `agreed_class` is the SOP class that its presentation context was agreed for.
+    """
 
     context_id: int
+    agreed_class: str
     elements: dict[int, bytes]
     transfer_syntax: str
     sop_class: str = field(init=False)
@@ -95,7 +99,9 @@ class Dimse(DIMSEServiceProvider):
             raise WireFault("a C-STORE request came in a presentation context that was not accepted")
         if command_set.number(elements, command_set.MESSAGE_ID) is None:
             raise WireFault("a C-STORE request has no message id")
-        request = StoreRequest(self._context_id, elements, str(context.transfer_syntax[0]))
+        request = StoreRequest(
+            self._context_id, str(context.abstract_syntax), elements, str(context.transfer_syntax[0])
+        )
         if not has_data:
             self._association.store(request)
             return

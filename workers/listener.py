@@ -21,6 +21,7 @@ from medpipe.errors import IntegrityError, StorageError
 from medpipe.identity import resembles_uid
 from medpipe.logs import Event, about
 from medpipe.pacs import add_commitment_context, parse_commitment_report
+from medpipe.pacs.syntaxes import MESSAGES
 from workers import faults
 from workers.acceptor import Acceptor
 from workers.audit import Notices, active
@@ -138,8 +139,10 @@ class Listener:
             reason = "it called another AE title"
         elif "*" not in ours.calling and calling not in ours.calling:
             reason = "its AE title may not call"
-        else:
+        elif event.assoc.limit_exceeded:
             reason = "there was no room for its association"
+        else:
+            reason = "its request is not one that we can serve"
         self._notices.leave(
             "medpipe",
             "association refused",
@@ -157,11 +160,15 @@ class Listener:
         """One instance: durable, then acknowledged. Whatever goes wrong, the sender hears that it still has it."""
         received_at = time.time()
         if not request.names_an_instance:
-            return INVALID_SOP_INSTANCE
+            return _refuse(association, INVALID_SOP_INSTANCE, "its SOP Class or Instance UID is no UID")
         if request.sop_class not in STORAGE_CLASSES:
-            return SOP_CLASS_NOT_SUPPORTED
+            return _refuse(association, SOP_CLASS_NOT_SUPPORTED, "its SOP class is no storage class of ours")
+        if request.sop_class != request.agreed_class:
+            return _refuse(
+                association, SOP_CLASS_NOT_SUPPORTED, "its presentation context is of another class"
+            )
         if request.file is None:
-            return CANNOT_UNDERSTAND
+            return _refuse(association, CANNOT_UNDERSTAND, "it has no data set")
         try:
             return self._take(association, request, request.file, received_at)
         except OSError as error:
@@ -186,21 +193,15 @@ class Listener:
         received: InstanceFile,
         received_at: float,
     ) -> int:
-        site = self._config.site
-        if shutil.disk_usage(site.root).free < site.minimum_free:
-            log.error(
-                "less than %d bytes free on the spool's disk: instances are not accepted",
-                site.minimum_free,
-                extra=about(Event.DISK_FULL),
-            )
+        if self._disk_is_full():
             return OUT_OF_RESOURCES
         identity, unreadable = Identity(), None
         try:
             identity = peek(received.path, request.transfer_syntax)
             if identity.sop_class not in ("", request.sop_class):
-                return DOES_NOT_MATCH_CLASS
+                return _refuse(association, DOES_NOT_MATCH_CLASS, "its data set is of another SOP class")
             if identity.sop_instance not in ("", request.sop_instance):
-                return DOES_NOT_MATCH_CLASS
+                return _refuse(association, DOES_NOT_MATCH_CLASS, "its data set has another SOP Instance UID")
             if not resembles_uid(identity.study):
                 unreadable = "StudyInstanceUID is missing or no UID"
         except UnreadableHeader as error:
@@ -234,10 +235,23 @@ class Listener:
         faults.point("before_acknowledge")
         return SUCCESS
 
+    def _disk_is_full(self) -> bool:
+        site = self._config.site
+        full = shutil.disk_usage(site.root).free < site.minimum_free
+        if full:
+            log.error(
+                "less than %d bytes free on the spool's disk: nothing is accepted",
+                site.minimum_free,
+                extra=about(Event.DISK_FULL),
+            )
+        return full
+
     # --- storage commitment ----------------------------------------------------------------------------------------
 
     def _report(self, event: Any) -> tuple[int, None]:
         """An archive's answer to a storage commitment request: kept durably, read by the `confirm` workflow."""
+        if self._disk_is_full():  # a report that nobody asked for lies there for days
+            return PROCESSING_FAILURE, None
         try:
             report = parse_commitment_report(event.event_information)
             faults.point("before_report")
@@ -248,7 +262,23 @@ class Listener:
                 "a storage commitment report was not taken: %s", error, extra=about(Event.REPORT_NOT_TAKEN)
             )
             return PROCESSING_FAILURE, None
+        except Exception as error:  # what pydicom makes of nonsense; its text might quote it
+            log.error(
+                "a storage commitment report was not taken: it cannot be read (%s)", type(error).__name__,
+                extra=about(Event.REPORT_NOT_TAKEN),
+            )  # fmt: skip
+            return PROCESSING_FAILURE, None
         return SUCCESS, None
+
+
+def _refuse(association: AcceptedAssociation, status: int, why: str) -> int:
+    """Says in the log why the sender hears `status`; nothing of what it sent."""
+    address = str(association.requestor.address)
+    log.warning(
+        "an instance from %s was refused (0x%04X): %s", address, status, why,
+        extra=about(Event.INSTANCE_NOT_STORED, address=address, reason=why),
+    )  # fmt: skip
+    return status
 
 
 def _ae(config: Config) -> AE:
@@ -261,7 +291,7 @@ def _ae(config: Config) -> AE:
     ae.network_timeout = settings.network_timeout
     ae.acse_timeout = settings.pdu_seconds
     ae.dimse_timeout = settings.network_timeout
-    ae.add_supported_context(Verification)
+    ae.add_supported_context(Verification, list(MESSAGES))
     for sop_class in STORAGE_CLASSES:
         ae.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
     add_commitment_context(ae)

@@ -22,6 +22,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 
 from medpipe.logs import Event, about
 from workers import command_set
+from workers.association_request import without_unknown_items
 from workers.dimse import Dimse, StoreRequest
 from workers.wire_guard import GuardedSocket, HandshakeFault, Limits, WireFault
 
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 0.1
 """How long a thread that waits for its peer stays deaf to us: an abort at shutdown, a timer."""
-_P_DATA = 0x04
+_ASSOCIATE_RQ, _P_DATA = 0x01, 0x04
 _SMALLEST_PEER_PDU = 1024
 """A C-STORE response fits in it whatever its UIDs; no implementation is known to ask for so little."""
 _REJECTED_TRANSIENT, _BY_PRESENTATION_PROVIDER, _LOCAL_LIMIT_EXCEEDED = 2, 3, 2
@@ -47,6 +48,7 @@ class AcceptedAssociation(Association):
         self.name = f"AcceptorThread@{address}"
         self._server: Acceptor = server
         self._address = address
+        self.limit_exceeded = False
         self.limits: Limits = server.limits
         self._connection = connection
         self._wire = GuardedSocket(self, connection, server.limits)
@@ -122,6 +124,8 @@ class AcceptedAssociation(Association):
             self.dul._recv_pdu.put(_ReceivedData(pdu))
             self.dul.event_queue.put("Evt10")
             return
+        if pdu[0] == _ASSOCIATE_RQ:
+            pdu = bytearray(without_unknown_items(pdu))
         decoded, event = self.dul._decode_pdu(pdu)
         self.dul._recv_pdu.put(decoded)
         self.dul.event_queue.put(event)
@@ -132,6 +136,7 @@ class AcceptedAssociation(Association):
         if length is not None and 0 < length < _SMALLEST_PEER_PDU:
             self._reject(_REJECTED_PERMANENT, _BY_SERVICE_USER, _NO_REASON_GIVEN)
         elif not self._server.door.associate(self._connection):
+            self.limit_exceeded = True
             self._reject(_REJECTED_TRANSIENT, _BY_PRESENTATION_PROVIDER, _LOCAL_LIMIT_EXCEEDED)
         else:
             self.acse.negotiate_association()
@@ -153,7 +158,12 @@ class AcceptedAssociation(Association):
         """Answers any other request, in this thread; pynetdicom starts a thread of its own for reports."""
         if threading.current_thread() is not self:
             self.dimse.msg_queue.put((context_id, msg))
+        elif not msg.is_valid_request:  # pynetdicom would say nothing, and the peer wait for its answer
+            raise WireFault(f"its {msg.msg_type} lacks what a request must have")
         elif isinstance(msg, C_ECHO | N_EVENT_REPORT):
+            context = self._accepted_cx.get(context_id)
+            if context is None or context.abstract_syntax != msg.AffectedSOPClassUID:
+                raise WireFault(f"its {msg.msg_type} is not of the SOP class of its presentation context")
             super()._serve_request(msg, context_id)
         else:
             raise WireFault(f"it asked for a {type(msg).__name__.replace('_', '-')}, which we do not offer")

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from medpipe.bundle import find_bundle
 from medpipe.config import Config, Peer, Rule
 from medpipe.dicom import GuardedReader, InstanceHeader
+from medpipe.dicom.classes import SLICES
 from medpipe.errors import NotFound, PeerUnreachable, Refused, StorageError, UsageError
 from medpipe.identity import resembles_uid
 from medpipe.pacs import (
@@ -35,7 +36,7 @@ from workers.late import PART
 from workers.peek import Identity, UnreadableHeader, peek
 from workers.queue import JobQueue
 from workers.registry import ROUTINE, JobPlan, Registry, content_digest
-from workers.settle import in_two_studies, register_arrivals
+from workers.settle import cannot_be_read, in_two_studies, register_arrivals, unreadable_by_series
 from workers.spool import Arrival, Spool
 from workers.tables import FINAL, JobState, job, result, study
 
@@ -195,10 +196,17 @@ class Reprocessor:
             raise NotFound(f"study {study_uid}: none of its instances could be taken into the spool")
         with GuardedReader(self._config.reading, uid_root=self._config.site.uid_root) as reader:
             scan = reader.scan(list(rows))
-        foreign = [header for header in scan.instances if not header.own_output]
+        unreadable = unreadable_by_series(scan, rows)
+        foreign = [
+            header
+            for header in scan.instances
+            if not header.own_output
+            and not (header.series_uid in unreadable and header.sop_class_uid in SLICES)
+        ]
         elsewhere = self._elsewhere(request.source, study_uid)
         calling = {path: row.calling_ae for path, row in rows.items()}
         chosen, refused = self._chosen(foreign, calling, request, elsewhere)
+        refused = [*(cannot_be_read(uid, found) for uid, found in unreadable.items()), *refused]
         if refused and not chosen:
             raise refused[0]
         plans = []

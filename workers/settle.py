@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +18,13 @@ import sqlalchemy as sa
 
 from medpipe.bundle import find_bundle
 from medpipe.config import Config, Rule
-from medpipe.dicom import GuardedReader, InstanceHeader
+from medpipe.dicom import GuardedReader, InstanceHeader, Scan
+from medpipe.dicom.classes import SLICES
 from medpipe.errors import MedpipeError, ReasonCode, Refused
 from medpipe.logs import Event, about
 from medpipe.pacs import count_instances
 from medpipe.routing import facts_of, route
+from medpipe.types import Quarantine
 from workers import faults
 from workers.late import PART, parts_of
 from workers.registry import ROUTINE, STAT, Enqueue, JobPlan, Registry, StudyRow, content_digest
@@ -150,13 +152,16 @@ class Steward:
         foreign = [header for header in scan.instances if not header.own_output]
         elsewhere = self._registry.series_first_elsewhere(study.study_uid)
         chosen: dict[str, tuple[Rule, list[InstanceHeader]]] = {}
-        refused: list[Refused] = []
+        unreadable = unreadable_by_series(scan, paths)
+        refused = [cannot_be_read(series_uid, found) for series_uid, found in unreadable.items()]
         for facts in facts_of(foreign, calling):
             members = [header for header in foreign if header.series_uid == facts.series_uid]
             wanting = route(self._config.rules, facts)
             if wanting and facts.series_uid in elsewhere:
                 refused.append(in_two_studies(facts.series_uid, elsewhere[facts.series_uid]))
                 continue
+            if facts.series_uid in unreadable and any(one.sop_class_uid in SLICES for one in members):
+                continue  # no volume is made of what is left of it
             for rule in wanting:
                 chosen.setdefault(rule.bundle, (rule, []))[1].extend(members)
         plans = [self._plan(study, rule, members, paths) for rule, members in chosen.values()]
@@ -164,7 +169,7 @@ class Steward:
             reason = "; ".join(f"{one.code}: {one}" for one in refused)
             plans.append(self._idle_plan(study, _content(rows), JobState.QUARANTINED, reason))
         if not plans:
-            reason = self._why_nothing(foreign, len(scan.instances), [q.sentence for q in scan.unreadable])
+            reason = self._why_nothing(foreign, len(scan.instances))
             plans.append(self._idle_plan(study, _content(rows), JobState.IGNORED, reason))
         return plans
 
@@ -207,13 +212,27 @@ class Steward:
             reason=reason,
         )
 
-    def _why_nothing(self, foreign: list[InstanceHeader], readable: int, unreadable: list[str]) -> str:
-        if unreadable and not readable:
-            return f"{ReasonCode.UNREADABLE}: {unreadable[0]}"
+    def _why_nothing(self, foreign: list[InstanceHeader], readable: int) -> str:
         if readable and not foreign:
             return f"{ReasonCode.OWN_OUTPUT}: results of medpipe are never processed again"
         kinds = "/".join(sorted({header.modality or "?" for header in foreign}))
         return f"{ReasonCode.NO_RULE}: no rule wants these series ({kinds}); `medpipe explain` says why"
+
+
+def unreadable_by_series(
+    scan: Scan, paths: Mapping[Path, sa.Row[tuple[object, ...]]]
+) -> dict[str | None, list[Quarantine]]:
+    """What cannot be read, by the series that the listener saw when it came."""
+    found: dict[str | None, list[Quarantine]] = {}
+    for quarantine, path in zip(scan.unreadable, scan.unreadable_paths, strict=True):
+        found.setdefault(paths[path].series_uid, []).append(quarantine)
+    return found
+
+
+def cannot_be_read(series_uid: str | None, found: Sequence[Quarantine]) -> Refused:
+    count = "1 instance" if len(found) == 1 else f"{len(found)} instances"
+    of_series = f" of series {series_uid}" if series_uid else ""
+    return Refused(found[0].code, f"{count}{of_series} cannot be read: {found[0].sentence}")
 
 
 def in_two_studies(series_uid: str, first: str) -> Refused:

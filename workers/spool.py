@@ -40,8 +40,9 @@ _STALE_INCOMING_SECONDS = 24 * 3600
 class Sidecar:
     """What is known of one received instance; no patient data. `file` is the name without suffix.
 
-    `digest` is the SHA-256 of the data set's bytes (preamble and meta header left out). `aside`: another content came
-    first under the same UID. `unreadable`: why the header could not be read.
+    `digest` is the SHA-256 of the data set's bytes (preamble and meta header left out), and of the transfer syntax
+    where the same bytes had come in another one. `aside`: another readable content came first under the same UID.
+    `unreadable`: why the header could not be read.
     """
 
     file: str
@@ -110,21 +111,26 @@ class Spool:
             sync_folder(self.instances)
         with _locked(folder):
             known = self._known(folder / f"{name}.json")
+            if known is not None and known.transfer_syntax != arrival.transfer_syntax:
+                content = digest(content, arrival.transfer_syntax)  # the same bytes mean something else there
+                name = f"{stem}-{content[:16]}"
+                known = self._known(folder / f"{name}.json")
             if known is not None:
                 temporary.unlink()
                 sync_folder(folder)  # its first receipt may have ended before that, or before the link
                 self._announce(name)
                 return known, False
             with os.scandir(folder) as entries:
-                others = any(
-                    entry.name.startswith(f"{stem}-") and entry.name.endswith(".json") for entry in entries
-                )
+                names = [entry.name for entry in entries]
+            others = [one for one in names if one.startswith(f"{stem}-") and one.endswith(".json")]
+            # what could not be read is of no study: it must not keep the readable one out of its own
+            aside = any(_is_readable(folder / one) for one in others)
             sidecar = Sidecar(
                 file=name,
                 digest=content,
                 size=temporary.stat().st_size,
                 received_at=received_at,
-                aside=others,
+                aside=aside,
                 **vars(arrival),
             )
             described = temporary.with_suffix(".json")
@@ -260,6 +266,14 @@ def read_sidecar(path: Path) -> Sidecar:
         return Sidecar(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise IntegrityError(f"{path}: not a sidecar of this version") from error
+
+
+def _is_readable(sidecar: Path) -> bool:
+    """Whether an instance's header could be read; one of which we cannot know counts as sound."""
+    try:
+        return read_sidecar(sidecar).unreadable is None
+    except IntegrityError:
+        return True
 
 
 def _zero_preamble(path: Path) -> None:

@@ -190,9 +190,14 @@ class Door:
             return True
 
     def associate(self, connection: socket.socket) -> bool:
-        """Whether there is room for one more association; the connection is then safe from being closed for others."""
+        """Whether there is room for one more association; the connection is then safe from being closed for others.
+
+        A fifth is kept for other addresses: associations may last, and one sender must not be everybody.
+        """
         with self._changed:
-            if len(self._associated) >= self._limits.associations:
+            most = self._limits.associations
+            of_address = list(self._associated.values()).count(self._waiting[connection])
+            if len(self._associated) >= most or of_address >= most - most // 5:
                 return False
             self._associated[connection] = self._waiting.pop(connection)
             return True

@@ -13,6 +13,7 @@ from medpipe.cli.inputs import InputKind, Source, stem_of
 from medpipe.cli.processing import Report
 from medpipe.config import Config
 from medpipe.dicom import InstanceHeader
+from medpipe.dicom.classes import SLICES
 from medpipe.errors import MedpipeError, ReasonCode, Refused, UsageError
 from medpipe.identity import safe_name
 from medpipe.process import Processor, StudyOutcome, default_bundle_ids, no_rule
@@ -62,7 +63,12 @@ class Run:
         for quarantine, path in zip(scan.unreadable, scan.unreadable_paths, strict=True):
             yield Report(str(path), "quarantined", f"{quarantine.code.value}: {quarantine.sentence}")
         by_study: dict[str, list[InstanceHeader]] = {}
+        shortened = {quarantine.series_uid for quarantine in scan.unreadable}
         for header in scan.instances:
+            if header.series_uid in shortened and header.sop_class_uid in SLICES:
+                reason = f"{ReasonCode.UNREADABLE.value}: another slice of its series cannot be read"
+                yield Report(str(header.path), "quarantined", reason, study=header.study_uid)
+                continue
             by_study.setdefault(header.study_uid, []).append(header)
         for study_uid, headers in by_study.items():
             chosen = self._bundles_for(headers)

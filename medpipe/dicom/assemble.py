@@ -19,9 +19,17 @@ from pydicom import Dataset
 from medpipe.dicom import pixels
 from medpipe.dicom.classes import MULTIFRAME, PICTURES, SLICES, class_name, is_own_output, is_picture_object
 from medpipe.dicom.geometry import Tolerances, plane_of, stack
-from medpipe.dicom.headers import header_of, read_dataset, whole_number, write_header
+from medpipe.dicom.headers import (
+    content_digest,
+    header_of,
+    modality_of,
+    read_dataset,
+    whole_number,
+    write_header,
+)
 from medpipe.dicom.mapped import mapped_zeros, save
 from medpipe.dicom.pictures import calibration_of, laterality_of
+from medpipe.dicom.together import check_together, image_type_of
 from medpipe.errors import ReasonCode, Refused
 
 Plain = dict[str, Any]
@@ -39,6 +47,8 @@ class Instance:
     sop_class_uid: str
     series_uid: str
     patient_key: str
+    disputed: bool = False
+    """Another file has the same SOP Instance UID and other content."""
 
 
 @dataclass
@@ -106,7 +116,8 @@ def _study_header(instances: Sequence[Instance], scratch: Path) -> str | None:
 
 def _open(paths: Sequence[Path], found: Found, uid_root: str, begin: Begin) -> list[Instance]:
     instances: list[Instance] = []
-    seen: set[str] = set()
+    seen: dict[str, Path] = {}
+    disputed: set[str] = set()
     for path in paths:
         try:
             begin(path, "header")
@@ -115,9 +126,11 @@ def _open(paths: Sequence[Path], found: Found, uid_root: str, begin: Begin) -> l
         except Refused as reason:
             found.refuse(reason, None, [])
             continue
-        if known.sop_instance_uid in seen:
+        first = seen.setdefault(known.sop_instance_uid, path)
+        if first is not path:
+            if content_digest(first) != content_digest(path):
+                disputed.add(known.sop_instance_uid)
             continue  # the same instance twice is one instance
-        seen.add(known.sop_instance_uid)
         if is_own_output(header, uid_root) or not is_picture_object(header):
             found.ignored.append(known.sop_instance_uid)
             continue
@@ -126,7 +139,17 @@ def _open(paths: Sequence[Path], found: Found, uid_root: str, begin: Begin) -> l
                 path, header, known.sop_instance_uid, known.sop_class_uid, known.series_uid, known.patient_key
             )
         )
+    for instance in instances:
+        instance.disputed = instance.sop_instance_uid in disputed
     return instances
+
+
+def _refuse_disputed(instances: Sequence[Instance]) -> None:
+    """Which one of two is right is not guessed. The listener keeps the later one aside, so this is of `process`."""
+    if any(instance.disputed for instance in instances):
+        raise Refused(
+            ReasonCode.SAME_UID_OTHER_CONTENT, "two files have one SOP Instance UID and different content"
+        )
 
 
 def _series(series_uid: str, members: list[Instance], task: Task) -> None:
@@ -137,10 +160,11 @@ def _series(series_uid: str, members: list[Instance], task: Task) -> None:
             if instance.sop_class_uid in SLICES:
                 slices.append(instance)
             else:
+                _refuse_disputed([instance])
                 _picture(instance, task)
     if not slices:
         return
-    localizers = [i for i in slices if "LOCALIZER" in _image_type(i.header)]
+    localizers = [i for i in slices if "LOCALIZER" in image_type_of(i.header)]
     with _refusing(series_uid, localizers, task.found):
         if localizers:
             raise Refused(ReasonCode.LOCALIZER, "a localizer is a scout picture, not a slice of a volume")
@@ -180,11 +204,6 @@ def _refuse_by_class(instance: Instance) -> None:
         )
 
 
-def _image_type(header: Dataset) -> list[str]:
-    value = header.get("ImageType") or []
-    return [str(item).upper() for item in ([value] if isinstance(value, str) else value)]
-
-
 # --- pictures -----------------------------------------------------------------------------------------------------
 
 
@@ -217,7 +236,7 @@ def _picture(instance: Instance, task: Task) -> None:
             "sources": [source],
             "series_uid": instance.series_uid,
             "name": instance.sop_instance_uid,
-            "modality": str(instance.header.get("Modality", "") or ""),
+            "modality": modality_of(instance.header),
             "photometric": photometric,
             "calibrated": spacing is not None,
             "laterality": laterality_of(instance.header),
@@ -234,11 +253,12 @@ def _picture(instance: Instance, task: Task) -> None:
 def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
     scratch, limits, found = task.scratch, task.limits, task.found
     for instance in slices:
-        if "MOSAIC" in _image_type(instance.header):
+        if "MOSAIC" in image_type_of(instance.header):
             raise Refused(ReasonCode.MOSAIC, "each picture of the series is a mosaic of many slices")
         if pixels.is_colour(instance.header):
             raise Refused(ReasonCode.COLOUR, "the series is coloured: no grey values to make a volume of")
         pixels.check_attributes(instance.header, limits["maximum_pixels"])
+    _refuse_disputed(slices)
     if len({i.sop_class_uid for i in slices}) > 1:
         raise Refused(ReasonCode.BAD_HEADER, "the series mixes SOP classes")
     tolerances = Tolerances(
@@ -246,6 +266,7 @@ def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
     )
     order, affine = stack([plane_of(i.header) for i in slices], tolerances)
     ordered = [slices[n] for n in order]
+    check_together([i.header for i in ordered])
     rows, columns = int(ordered[0].header.Rows), int(ordered[0].header.Columns)
     if rows * columns * len(ordered) > limits["maximum_pixels"]:
         raise Refused(
@@ -275,7 +296,7 @@ def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
             "sources": [_source(i, scratch / f"header-{number}-{k}.dcm") for k, i in enumerate(ordered)],
             "series_uid": series_uid,
             "name": series_uid,
-            "modality": str(header.get("Modality", "") or ""),
+            "modality": modality_of(header),
             "photometric": str(header.PhotometricInterpretation),
             "calibrated": True,
             "laterality": laterality_of(header),

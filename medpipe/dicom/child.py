@@ -68,7 +68,8 @@ def _scan(request: Request, tell: Tell) -> None:
         try:
             header = headers.read_header(Path(name), request["uid_root"])
         except Refused as reason:
-            tell({"number": number, "refused": [reason.code, str(reason)]})
+            series_uid = headers.series_seen(Path(name))
+            tell({"number": number, "refused": [reason.code, str(reason), series_uid]})
         else:
             tell({"number": number, "header": {**vars(header), "path": name}})
 
@@ -169,7 +170,11 @@ def _grandchild(request: Request, writing: int) -> None:
     status = 1
     try:
         os.close(0)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there what they like, values too
+        for output in (
+            1,
+            2,
+        ):  # decoders write there what they like, values too; 1 is the answers' way to the parent
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         _limit(request["limits"])
         try:
             OPERATIONS[request["operation"]](request, partial(_write, writing))

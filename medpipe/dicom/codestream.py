@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from rle.rle import decode_segment, parse_header
+
 _JPEG_LS = 0xF7
 _END_OF_IMAGE = b"\xff\xd9"
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC})
@@ -63,3 +65,11 @@ def _jpeg(frame: bytes) -> CodedSize | None:
             return None
         at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
     return None
+
+
+def decoded_lengths(frame: bytes) -> list[int]:
+    """Bytes that each segment of an RLE frame decodes to (PS3.5 annex G). Raises ValueError where it is none."""
+    starts = [int(offset) for offset in parse_header(frame[:64]) if offset]
+    return [
+        len(decode_segment(frame[start:end])) for start, end in zip(starts, [*starts[1:], None], strict=True)
+    ]

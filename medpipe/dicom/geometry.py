@@ -18,6 +18,9 @@ from medpipe.errors import ReasonCode, Refused
 _ORIENTATION_TOLERANCE = 1e-4
 _UNIT_TOLERANCE = 1e-3
 _SAME_POSITION_MM = 1e-3
+_POSSIBLE_SPACING_MM = (1e-3, 1e3)
+"""Between pixels and between slices. What lies beyond is a slip or an attack, and would overflow further on."""
+_FURTHEST_MM = 1e6
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,11 @@ def plane_of(header: Dataset) -> Plane:
             ReasonCode.GEOM_NOT_ORTHONORMAL,
             "ImageOrientationPatient is no pair of unit vectors at right angles",
         )
-    if min(spacing) <= 0:
-        raise Refused(ReasonCode.GEOM_MISSING, "PixelSpacing is not positive")
+    low, high = _POSSIBLE_SPACING_MM
+    if min(spacing) < low or max(spacing) > high:
+        raise Refused(ReasonCode.GEOM_MISSING, f"PixelSpacing is not between {low:g} and {high:g} mm")
+    if np.abs(position).max() > _FURTHEST_MM:
+        raise Refused(ReasonCode.GEOM_MISSING, "ImagePositionPatient lies more than a kilometre away")
     return Plane(
         position,
         row,
@@ -143,6 +149,10 @@ def _check_tilt(
 
 def _check_steps(steps: NDArray[np.float64], tolerances: Tolerances) -> None:
     usual = float(np.median(steps))
+    if steps.max() > _POSSIBLE_SPACING_MM[1]:
+        raise Refused(
+            ReasonCode.GEOM_UNEVEN, f"two slices lie more than {_POSSIBLE_SPACING_MM[1]:g} mm apart"
+        )
     off = np.abs(steps - usual) > tolerances.spacing * usual
     if not off.any():
         return

@@ -88,14 +88,17 @@ class GuardedReader:
     def scan(self, paths: Sequence[Path]) -> Scan:
         """Headers of all files. One bad file never harms its neighbours: it gets a reason, they are read on."""
         headers: dict[int, InstanceHeader] = {}
-        refused: dict[int, tuple[str, str]] = {}
+        refused: dict[int, tuple[str, str, str | None]] = {}
         waiting = list(enumerate(map(str, paths)))
         while waiting:
             at = self._scan_once(waiting, headers, refused)
             waiting = [item for item in waiting if item[0] > at]
         return Scan(
             tuple(headers[n] for n in sorted(headers)),
-            tuple(Quarantine(ReasonCode(refused[n][0]), refused[n][1]) for n in sorted(refused)),
+            tuple(
+                Quarantine(ReasonCode(code), sentence, series_uid)
+                for code, sentence, series_uid in (refused[n] for n in sorted(refused))
+            ),
             tuple(Path(paths[n]) for n in sorted(refused)),
         )
 
@@ -103,7 +106,7 @@ class GuardedReader:
         self,
         waiting: list[tuple[int, str]],
         headers: dict[int, InstanceHeader],
-        refused: dict[int, tuple[str, str]],
+        refused: dict[int, tuple[str, str, str | None]],
     ) -> int:
         """Scans until the end or until a file breaks the reader; the number of the last file dealt with."""
         at = waiting[0][0]
@@ -116,10 +119,10 @@ class GuardedReader:
             elif "refused" in answer:
                 refused[answer["number"]] = tuple(answer["refused"])
             elif "failed" in answer:
-                refused[at] = tuple(answer["failed"])
+                refused[at] = (*answer["failed"], None)
                 return at
             elif "storage" in answer:
-                refused[at] = (ReasonCode.UNREADABLE.value, answer["storage"])
+                refused[at] = (ReasonCode.UNREADABLE.value, answer["storage"], None)
                 return at
         return waiting[-1][0]
 

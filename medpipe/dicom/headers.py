@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmwrite
+from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
@@ -28,9 +31,15 @@ _PATIENT_GROUP = 0x0010
 _ALLOWED_PATIENT = {"PatientSex", "PatientAge"}
 _LONGEST = 1024
 _SOP_INSTANCE_UID = 0x00080018
+_SERIES_INSTANCE_UID = 0x0020000E
+_IDENTITY = frozenset((0x00080016, _SOP_INSTANCE_UID, 0x00100020, 0x0020000D, _SERIES_INSTANCE_UID))
+"""SOP class and instance, patient id, study and series: where one comes twice, readers differ in which they believe."""
 _PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _LARGE_VALUE = 1 << 16
+_LARGEST_CARRIED = 1 << 20
+_GROUP_LENGTH_END = 144
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 _TEXT = {"AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 _NUMBERS = {"DS", "FD", "FL", "IS", "SL", "SS", "UL", "US", "SV", "UV"}
 
@@ -95,12 +104,19 @@ def _parsed(path: Path, pixels: bool, force: bool) -> Dataset:
     Without a preamble (`force`) anything may be a file: such a value then ends it, unless it is known as DICOM by then.
     """
     known = not force
+    seen: set[int] = set()
     with _Bounded(io.FileIO(str(path))) as file:  # pydicom takes its name for a string
         size = file.size
 
         def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
             nonlocal known
             known = known or tag == _SOP_INSTANCE_UID
+            if tag in seen:
+                raise Refused(
+                    ReasonCode.UNREADABLE, f"element {tag} comes twice: whose the instance is, is not clear"
+                )
+            if tag in _IDENTITY:
+                seen.add(int(tag))
             if tag in _PIXEL_DATA and not pixels:
                 return True
             if size < length != _UNDEFINED_LENGTH and not deflated():
@@ -114,6 +130,16 @@ def _parsed(path: Path, pixels: bool, force: bool) -> Dataset:
             return file.tell() == size
 
         return read_partial(file, stop_when=stop, force=force)
+
+
+def series_seen(path: Path) -> str | None:
+    """The Series Instance UID of a file that is refused, if it can be read as far as that: what it leaves a gap in."""
+    try:
+        with _Bounded(io.FileIO(str(path))) as file:
+            dataset = read_partial(file, stop_when=lambda tag, vr, length: tag > _SERIES_INSTANCE_UID)
+        return str(dataset.get("SeriesInstanceUID") or "") or None
+    except Exception:
+        return None
 
 
 def read_header(path: Path, uid_root: str) -> InstanceHeader:
@@ -134,11 +160,11 @@ def header_of(dataset: Dataset, path: Path, uid_root: str) -> InstanceHeader:
             study_uid=str(dataset.StudyInstanceUID),
             series_uid=str(dataset.SeriesInstanceUID),
             transfer_syntax=transfer_syntax_of(dataset),
-            modality=str(dataset.get("Modality", "") or ""),
+            modality=modality_of(dataset),
             rows=whole_number(dataset, "Rows"),
             columns=whole_number(dataset, "Columns"),
             frames=max(1, whole_number(dataset, "NumberOfFrames")),
-            patient_key=digest(_raw(dataset, 0x00100020), _raw(dataset, 0x00100021)),
+            patient_key=_patient_key(dataset),
             own_output=is_own_output(dataset, uid_root),
             tags=_tags(dataset),
         )
@@ -164,6 +190,12 @@ def transfer_syntax_of(dataset: Dataset) -> str:
     return "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
 
 
+def modality_of(dataset: Dataset) -> str:
+    """Modality, "" where it is not said, "?" where it is no code string: it stands in reasons that others read."""
+    text = str(dataset.get("Modality", "") or "").strip()
+    return text if not text or _CODE_STRING.fullmatch(text) else "?"
+
+
 def whole_number(dataset: Dataset, keyword: str) -> int:
     """An integer attribute; 0 where it is missing or empty. Raises Refused(BAD_HEADER) where it is no number."""
     value = dataset.get(keyword)
@@ -176,11 +208,17 @@ def whole_number(dataset: Dataset, keyword: str) -> int:
 
 
 def write_header(header: Dataset, path: Path) -> Path:
-    """The header in its own encoding, so that every value is written with the bytes with which it came."""
+    """The header in its own encoding, so that every value is written with the bytes with which it came.
+
+    Who reads it has no limits: what the standard does not know, and values beyond a megabyte, are left out.
+    """
     copy = Dataset()
     for tag in header.keys():  # noqa: SIM118  (iterating a Dataset would decode its elements)
-        if tag.group != 0x7FE0:
-            copy._dict[tag] = header.get_item(tag)  # undecoded: a name keeps its bytes
+        element = header.get_item(tag)
+        value = getattr(element, "value", None)
+        too_long = isinstance(value, bytes | str) and len(value) > _LARGEST_CARRIED
+        if tag.group != 0x7FE0 and dictionary_has_tag(tag) and not too_long:
+            copy._dict[tag] = element  # undecoded: a name keeps its bytes
     implicit, little = header.original_encoding
     copy.set_original_encoding(implicit, little, header.original_character_set)
     meta = FileMetaDataset()
@@ -191,6 +229,23 @@ def write_header(header: Dataset, path: Path) -> Path:
     copy.file_meta = meta
     dcmwrite(path, copy, enforce_file_format=True)
     return path
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's data set; preamble and meta header are its wrapping."""
+    with path.open("rb") as file:
+        head = file.read(_GROUP_LENGTH_END)
+        whole = head[128:140] == b"DICM\x02\x00\x00\x00UL\x04\x00"
+        file.seek(_GROUP_LENGTH_END + int.from_bytes(head[140:], "little") if whole else 0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _patient_key(dataset: Dataset) -> str:
+    """Digest of who the patient is: id and its issuer; where no id is stated, name and birth date."""
+    identity = [_raw(dataset, tag) for tag in (0x00100020, 0x00100021)]
+    if not identity[0]:
+        identity += [_raw(dataset, tag) for tag in (0x00100010, 0x00100030)]
+    return digest(*identity)
 
 
 def _raw(dataset: Dataset, tag: int) -> bytes:

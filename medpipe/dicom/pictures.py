@@ -18,15 +18,17 @@ Plain = dict[str, Any]
 
 _CENTIMETRES = 3
 _TISSUE = 1
+_SMALLEST_VOXEL_MM3 = 1e-9
+_POSSIBLE_SPACING_MM = (1e-4, 1e3)
 
 
 def calibration_of(header: Dataset) -> tuple[float, float] | None:
     """Pixel spacing (row, column) in mm of a picture, or None where sizes are unknown.
 
-    PixelSpacing counts; ImagerPixelSpacing is measured at the detector and does not. Ultrasound counts where one
-    tissue region with centimetres on both axes covers the picture's regions (PS3.3 C.8.5.5).
+    PixelSpacing counts where it is possible; ImagerPixelSpacing is measured at the detector and does not. Ultrasound
+    counts where one tissue region with centimetres on both axes covers the picture's regions (PS3.3 C.8.5.5).
     """
-    spacing = _two_positive(header.get("PixelSpacing"))
+    spacing = _possible(header.get("PixelSpacing"))
     if spacing is not None:
         return spacing
     regions = list(header.get("SequenceOfUltrasoundRegions") or ())
@@ -36,8 +38,10 @@ def calibration_of(header: Dataset) -> tuple[float, float] | None:
     units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
     if units != (_CENTIMETRES, _CENTIMETRES) or region.get("RegionSpatialFormat") != _TISSUE:
         return None
-    steps = _two_positive([region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX")])
-    return None if steps is None else (steps[0] * 10, steps[1] * 10)
+    try:  # a step's sign is a direction
+        return _possible([abs(10 * float(region.get(f"PhysicalDelta{axis}"))) for axis in "YX"])
+    except (TypeError, ValueError):
+        return None
 
 
 def laterality_of(header: Dataset) -> str | None:
@@ -49,13 +53,14 @@ def laterality_of(header: Dataset) -> str | None:
     return None
 
 
-def _two_positive(value: Any) -> tuple[float, float] | None:
+def _possible(value: Any) -> tuple[float, float] | None:
+    """Two distances (mm) that a camera or scanner could have between its pixels; None for anything else."""
     try:
-        row, column = (abs(float(item)) for item in value)
+        row, column = (float(item) for item in value)
     except (TypeError, ValueError):
         return None
-    good = math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0
-    return (row, column) if good else None
+    low, high = _POSSIBLE_SPACING_MM
+    return (row, column) if low <= row <= high and low <= column <= high else None  # NaN is in no range
 
 
 def read_picture(path: Path, scratch: Path, limits: Plain) -> Plain:
@@ -113,6 +118,8 @@ def read_nifti(path: Path, scratch: Path, limits: Plain) -> Plain:
     affine = np.eye(4)
     affine[:3, :3] = np.array(volume.GetDirection()).reshape(3, 3) @ np.diag(volume.GetSpacing())
     affine[:3, 3] = volume.GetOrigin()
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_VOXEL_MM3:
+        raise Refused(ReasonCode.GEOM_MISSING, "the NIfTI file's affine is no place in space")
     save(array[None], scratch / "image-0.npy")
     return _plain(affine, True, "MONOCHROME2", "MR", (float(array.min()), float(array.max())), True)
 

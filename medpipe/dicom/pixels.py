@@ -16,16 +16,17 @@ from PIL import Image as PillowImage
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
-from pydicom.uid import UID, JPEGBaseline8Bit
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
 
-from medpipe.dicom.codestream import coded_size
+from medpipe.dicom.codestream import coded_size, decoded_lengths
 from medpipe.dicom.headers import transfer_syntax_of, whole_number
 from medpipe.errors import ReasonCode, Refused
 
 PillowImage.MAX_IMAGE_PIXELS = None  # the limit is ours: reading.maximum_pixels, checked before decoding
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "PALETTE COLOR")
+_JPEG_2000_ONLY = ("YBR_ICT", "YBR_RCT")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,20 @@ def check_attributes(dataset: Dataset, maximum_pixels: int) -> None:
         raise Refused(
             ReasonCode.BAD_HEADER, f"BitsStored {stored} of BitsAllocated {allocated} makes no sense here"
         )
-    if whole_number(dataset, "PixelRepresentation") not in (0, 1):
+    if dataset.get("HighBit") not in (None, "") and whole_number(dataset, "HighBit") != stored - 1:
+        raise Refused(ReasonCode.BAD_HEADER, f"HighBit is not BitsStored - 1 ({stored - 1})")
+    signed = whole_number(dataset, "PixelRepresentation")
+    if signed not in (0, 1):
         raise Refused(ReasonCode.BAD_HEADER, "PixelRepresentation is neither 0 nor 1")
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     if photometric not in GREY + COLOUR:
         raise Refused(ReasonCode.BAD_HEADER, "PhotometricInterpretation is missing or unknown")
+    if photometric in COLOUR and (signed or stored < 8) and photometric != "PALETTE COLOR":
+        raise Refused(ReasonCode.BAD_HEADER, "colours are unsigned and have at least 8 bits each")
+    if photometric in _JPEG_2000_ONLY and transfer_syntax_of(dataset) not in JPEG2000TransferSyntaxes:
+        raise Refused(
+            ReasonCode.BAD_HEADER, f"{photometric} is what JPEG 2000 makes; the pixel data are none"
+        )
     samples = whole_number(dataset, "SamplesPerPixel")
     if samples != (3 if photometric in COLOUR and photometric != "PALETTE COLOR" else 1):
         raise Refused(ReasonCode.BAD_HEADER, f"{samples} samples per pixel do not go with {photometric}")
@@ -77,16 +87,23 @@ def check_attributes(dataset: Dataset, maximum_pixels: int) -> None:
 
 def _check_frame(dataset: Dataset) -> None:
     """Refuses a coded frame whose own header contradicts Rows, Columns or SamplesPerPixel, before it is decoded."""
-    if not UID(transfer_syntax_of(dataset)).is_encapsulated:
+    syntax = transfer_syntax_of(dataset)
+    if not is_encapsulated(syntax):
         return
     try:
-        size = coded_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+        size = coded_size(frame)
+        longest = _longest_plane(frame, dataset) if syntax == RLELossless else 0
     except MemoryError:
         raise
     except Exception as error:
         raise Refused(
             ReasonCode.BAD_PIXELS, f"the pixel data hold no coded frame ({type(error).__name__})"
         ) from None
+    # the decoder takes what Rows and Columns ask for and leaves the rest: a smaller size would shear the picture
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if longest >= rows * columns + columns:
+        raise Refused(ReasonCode.BAD_PIXELS, f"the coded frame holds more than {rows} x {columns} pixels")
     if size is None:
         return
     if not size.ends:
@@ -97,6 +114,20 @@ def _check_frame(dataset: Dataset) -> None:
             ReasonCode.BAD_PIXELS,
             f"the coded frame has {size.components} components, SamplesPerPixel is {dataset.SamplesPerPixel}",
         )
+
+
+def _longest_plane(frame: bytes, dataset: Dataset) -> int:
+    """Bytes of the longest segment of an RLE frame. Raises MemoryError here: the decoder would end the process."""
+    np.empty(4 * int(dataset.Rows) * int(dataset.Columns), np.uint8)
+    return max(decoded_lengths(frame), default=0)
+
+
+def is_encapsulated(syntax: str) -> bool:
+    """Whether a transfer syntax has its frames in fragments. Raises Refused(UNSUPPORTED_SYNTAX)."""
+    uid = UID(syntax)
+    if not uid.is_transfer_syntax:
+        raise Refused(ReasonCode.UNSUPPORTED_SYNTAX, "the transfer syntax is not one of the standard's")
+    return bool(uid.is_encapsulated)
 
 
 def is_colour(dataset: Dataset) -> bool:
@@ -126,7 +157,9 @@ def decode_grey(dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.bool_] | Non
     if stored.ndim != 2:
         raise Refused(ReasonCode.BAD_PIXELS, "the decoded picture is not a plane of grey values")
     _check_shape(stored.shape, dataset)
-    if UID(transfer_syntax_of(dataset)).is_encapsulated is False:
+    if is_encapsulated(transfer_syntax_of(dataset)):
+        _check_values(stored, dataset)
+    else:
         stored = _mask_high_bits(stored, int(dataset.BitsStored))
     return stored, _padding(stored, dataset)
 
@@ -234,6 +267,13 @@ def _mask_high_bits(stored: NDArray[Any], bits: int) -> NDArray[Any]:
         return stored
     masked: NDArray[Any] = np.right_shift(np.left_shift(stored, surplus), surplus)
     return masked
+
+
+def _check_values(stored: NDArray[Any], dataset: Dataset) -> None:
+    """A codestream has a depth of its own; values that the header does not allow for would wrap around later."""
+    low, high = stored_range(dataset)
+    if int(stored.min()) < low or int(stored.max()) > high:
+        raise Refused(ReasonCode.BAD_PIXELS, f"decoded values lie beyond BitsStored ({low} to {high})")
 
 
 def _padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:

@@ -7,6 +7,7 @@ slice), so what is written through the view lands where the pixels came from; on
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from medpipe.types import Image
 
 Shape = tuple[int, int, int]
 _PERCENTILE_SAMPLES = 4_000_000
+_LARGEST_WORKING_GRID = 2**31
+"""Voxels: 8 GB of float32. More comes of a spacing that is not the image's own, not of a patient."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def prepare(image: Image, bundle: Bundle) -> Prepared:
 def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
     """The same for an image that is known to be meant: what training and inference share, so both see one picture.
 
-    Raises Refused where a field of view is looked for and there is none.
+    Raises Refused where a field of view is looked for and there is none, or where the grid would fill the memory.
     """
     way = WayBack(image.grid.shape, working=image.grid.shape)
     if spec.orientation != "source":
@@ -101,6 +104,9 @@ def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
         way = WayBack(way.source, way.axes, way.flipped, (0, j0, i0, 1, j1, i1))
     spacing = [image.grid.spacing[axis] for axis in way.axes]
     working = working_shape(way.cropped_shape, (spacing[0], spacing[1], spacing[2]), spec)
+    if math.prod(working) > _LARGEST_WORKING_GRID:
+        shown = " x ".join(str(n) for n in working)
+        raise Refused(ReasonCode.TOO_LARGE, f"{image.name}: {shown} voxels at the bundle's spacing")
     way = WayBack(way.source, way.axes, way.flipped, way.box, working)
     values = to_unit_scale(image, spec)
     array = np.empty((spec.channels, *working), np.float32)

@@ -20,6 +20,7 @@ from medpipe.config import Peer
 from medpipe.errors import IntegrityError, PeerBusy, PeerRefused
 from medpipe.identity import is_uid
 from medpipe.pacs.network import association, peer_text, status_of
+from medpipe.pacs.syntaxes import MESSAGES
 
 REQUEST = 1
 """Action type id of "request storage commitment" (PS3.4 section J.3.2)."""
@@ -101,7 +102,7 @@ def add_commitment_context(ae: AE) -> None:
     The handler of `evt.EVT_N_EVENT_REPORT` gives `event.event_information` to `parse_commitment_report` and returns
     `0x0000, None`.
     """
-    ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+    ae.add_supported_context(StorageCommitmentPushModel, list(MESSAGES), scu_role=True, scp_role=True)
 
 
 def request_commitment(
@@ -136,7 +137,7 @@ def request_commitment(
     with association(
         peer,
         calling_ae,
-        [build_context(StorageCommitmentPushModel)],
+        [build_context(StorageCommitmentPushModel, list(MESSAGES))],
         handlers=[(evt.EVT_N_EVENT_REPORT, on_report)],
         patience=max(wait, peer.timeout),
     ) as assoc:

@@ -16,6 +16,7 @@ from medpipe.config import Peer
 from medpipe.errors import PeerBusy, PeerRefused, UsageError
 from medpipe.identity import is_uid
 from medpipe.pacs.network import association, peer_text, status_of
+from medpipe.pacs.syntaxes import MESSAGES
 
 NOT_IMAGES = frozenset(
     {"SEG", "SR", "KO", "PR", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "DOC", "AU", "REG", "FID", "PLAN"}
@@ -124,7 +125,9 @@ def missing_instances(
 
 
 def _archive(peer: Peer, calling_ae: str) -> AbstractContextManager[Association]:
-    return association(peer, calling_ae, [build_context(StudyRootQueryRetrieveInformationModelFind)])
+    return association(
+        peer, calling_ae, [build_context(StudyRootQueryRetrieveInformationModelFind, list(MESSAGES))]
+    )
 
 
 def _series(peer: Peer, assoc: Association, study_uid: str) -> list[FoundSeries]:

@@ -31,7 +31,7 @@ from medpipe.config import Peer
 from medpipe.errors import NotFound, PeerBusy, PeerRefused
 from medpipe.pacs.network import MAXIMUM_CONTEXTS, association, peer_text, status_of
 from medpipe.pacs.query import NOT_IMAGES, FoundInstance, find_instances
-from medpipe.pacs.syntaxes import COMPRESSED, IMAGE_CLASSES, UNCOMPRESSED, UNUSUAL
+from medpipe.pacs.syntaxes import COMPRESSED, IMAGE_CLASSES, MESSAGES, UNCOMPRESSED, UNUSUAL
 
 MOVE_PATIENCE = 10
 """A C-MOVE is silent while the archive sends to our listener: its answers may take this many times the time-out."""
@@ -147,7 +147,7 @@ def _get(
     if any(not instance.sop_class_uid for instance in expected):
         classes += [uid for uid in IMAGE_CLASSES if uid not in classes]
     contexts, roles = _storage_contexts(classes)
-    contexts.insert(0, build_context(StudyRootQueryRetrieveInformationModelGet))
+    contexts.insert(0, build_context(StudyRootQueryRetrieveInformationModelGet, list(MESSAGES)))
     failed = 0
     with (
         _temporary_files_in(folder),
@@ -176,7 +176,7 @@ def _storage_contexts(
 
 def _move(peer: Peer, calling_ae: str, expected: Sequence[FoundInstance], move_to: str) -> int:
     failed = 0
-    context = build_context(StudyRootQueryRetrieveInformationModelMove)
+    context = build_context(StudyRootQueryRetrieveInformationModelMove, list(MESSAGES))
     with association(peer, calling_ae, [context], patience=MOVE_PATIENCE * peer.timeout) as assoc:
         for study, series in _series_of(expected):
             answers = assoc.send_c_move(

@@ -36,6 +36,9 @@ COMPRESSED = (
 )
 """In the order in which they are asked for while presentation contexts last."""
 
+MESSAGES = (*UNCOMPRESSED, ExplicitVRBigEndian)
+"""Of what is no instance: queries, reports. Never deflated: it is held in memory, and could inflate without bound."""
+
 UNUSUAL = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 IMAGE_CLASSES = (

@@ -106,6 +106,50 @@ def test_two_patients_under_one_study_are_quarantined(tmp_path: Path, photograph
     assert "SOMEBODY" not in row.reason
 
 
+MR_RULE = {"name": "volumes", "when": {"Modality": "MR"}, "bundle": "phantom"}
+
+
+def spoilt(path: Path) -> Path:
+    """An instance that says its patient twice: the listener keeps it, the reader refuses it."""
+    raw = path.read_bytes()
+    at = raw.rindex(b"\xe0\x7f\x10\x00O")
+    path.write_bytes(raw[:at] + b"\x10\x00\x20\x00LO\x04\x00ELSE" + raw[at:])
+    return path
+
+
+@pytest.mark.parametrize("which", [0, 7])
+def test_no_volume_is_made_of_what_is_left_of_a_series(tmp_path: Path, which: int) -> None:
+    """Without its first or last slice nothing else would show that the volume is shorter."""
+    site = Site(tmp_path / "root", [MR_RULE])
+    slices = write_study("mr", tmp_path / "mr", seed=1, shape=(8, 32, 32)).files
+    for number, path in enumerate(slices):
+        site.receive(spoilt(path) if number == which else path)
+    (row,) = settled(site)
+    assert row.state == "quarantined" and site.queued == []
+    assert row.reason.startswith("UNREADABLE: 1 instance of series ")
+
+
+def test_a_picture_beside_one_that_cannot_be_read_is_processed_and_the_other_is_not_forgotten(
+    tmp_path: Path, photograph: Path
+) -> None:
+    site = Site(tmp_path / "root", [RULE])
+    dataset = pydicom.dcmread(photograph)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.9"
+    dataset.save_as(tmp_path / "other.dcm")
+    site.receive(photograph)
+    site.receive(spoilt(tmp_path / "other.dcm"))
+    rows = {row.bundle: row for row in settled(site)}
+    assert rows["phantom-2d"].state == "queued" and len(rows["phantom-2d"].instances) == 1
+    assert rows[""].state == "quarantined" and rows[""].reason.startswith("UNREADABLE: 1 instance of series ")
+
+
+def test_a_study_that_cannot_be_read_waits_for_a_person(tmp_path: Path, photograph: Path) -> None:
+    site = Site(tmp_path / "root", [RULE])
+    site.receive(spoilt(photograph))
+    (row,) = settled(site)
+    assert row.state == "quarantined" and row.reason.startswith("UNREADABLE")
+
+
 def of_series(photograph: Path, path: Path, study: str, series: str, number: int = 0) -> Path:
     """The photograph again as another instance, of the study and series that are named."""
     other = pydicom.dcmread(photograph)

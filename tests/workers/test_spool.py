@@ -50,6 +50,31 @@ def test_the_same_uid_with_other_content_lies_aside(tmp_path: Path) -> None:
     assert {spool.path_of(s).read_bytes()[132:] for s in (first, other)} == {b"content", b"other"}
 
 
+def test_the_same_bytes_in_another_transfer_syntax_are_other_content(tmp_path: Path) -> None:
+    """They mean something else there: whoever named the wrong one first must not keep the right one out."""
+    spool = Spool(tmp_path)
+    implicit = dataclasses.replace(ARRIVAL, transfer_syntax="1.2.840.10008.1.2")
+    first, _ = spool.receive(incoming(spool, b"content"), implicit, 1.0)
+    for is_new in (True, False):
+        second, new = spool.receive(incoming(spool, b"content"), ARRIVAL, 2.0)
+        assert new is is_new and second.aside and second.transfer_syntax == ARRIVAL.transfer_syntax
+        assert second.file != first.file and second.digest != first.digest
+    again, new = spool.receive(incoming(spool, b"content"), implicit, 3.0)
+    assert not new and again == first
+
+
+def test_what_could_not_be_read_does_not_put_the_readable_one_aside(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    broken = dataclasses.replace(
+        ARRIVAL, study_uid=None, series_uid=None, unreadable="it ends within an element"
+    )
+    spool.receive(incoming(spool, b"cont"), broken, 1.0)
+    sound, new = spool.receive(incoming(spool, b"content"), ARRIVAL, 2.0)
+    assert new and not sound.aside
+    other, _ = spool.receive(incoming(spool, b"other content"), ARRIVAL, 3.0)
+    assert other.aside
+
+
 @settings(deadline=None)  # a busy disk is no fault
 @given(st.text(max_size=80))
 def test_no_path_is_built_from_a_uid(uid: str) -> None:

@@ -151,3 +151,18 @@ def test_a_site_without_tables_is_told_to_make_them(
     assert run(["--config", str(tmp_path / "m.toml"), "init"]) == 0
     assert run(["--config", str(tmp_path / "m.toml"), "status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.split("\n", 1)[1]) == []
+
+
+def test_no_volume_is_made_of_what_is_left_of_a_series(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last slice says its patient twice: without it the volume would be one slice shorter, and nothing show it."""
+    *_, last = write_study("mr", tmp_path / "sample", seed=1, shape=(8, 32, 32)).files
+    raw = last.read_bytes()
+    at = raw.rindex(b"\xe0\x7f\x10\x00O")
+    last.write_bytes(raw[:at] + b"\x10\x00\x20\x00LO\x04\x00ELSE" + raw[at:])
+    command = ["process", str(last.parent), "--bundle", "phantom", "--out", str(tmp_path / "out"), "--json"]
+    assert run(command) == 3
+    told = reports(capsys)
+    assert len(told) == 8 and {report["state"] for report in told} == {"quarantined"}
+    assert all(str(report["reason"]).startswith("UNREADABLE") for report in told)

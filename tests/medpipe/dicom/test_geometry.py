@@ -90,9 +90,18 @@ def header(**changes: object) -> NDArray[np.float64] | object:
         ({"PixelSpacing": [0, 1]}, "GEOM_MISSING"),
         ({"ImageOrientationPatient": [1, 0, 0, 0.5, 1, 0]}, "GEOM_NOT_ORTHONORMAL"),
         ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "GEOM_NOT_ORTHONORMAL"),
+        ({"PixelSpacing": ["1e300", "1e300"]}, "GEOM_MISSING"),
+        ({"PixelSpacing": ["0.0001", "1"]}, "GEOM_MISSING"),
+        ({"ImagePositionPatient": ["0", "0", "1e150"]}, "GEOM_MISSING"),
     ],
 )
 def test_a_plane_without_sound_geometry_is_refused(changes: dict[str, object], code: str) -> None:
     with pytest.raises(Refused) as refused:
         plane_of(header(**changes))  # type: ignore[arg-type]
     assert refused.value.code == code
+
+
+def test_slices_that_no_scanner_is_long_enough_for_are_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        stack(planes([0.0, 1500.0, 3000.0]), TOLERANCES)
+    assert refused.value.code == "GEOM_UNEVEN"

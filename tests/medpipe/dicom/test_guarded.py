@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -200,3 +201,29 @@ def test_what_is_no_picture_is_refused(reader: GuardedReader, tmp_path: Path) ->
     (tmp_path / "not.png").write_bytes(b"not a picture")
     with pytest.raises(Refused, match="does not decode"):
         reader.picture(tmp_path / "not.png", tmp_path / "scratch")
+
+
+NOISY = """
+import os
+from medpipe.dicom import child
+
+def noisy(request, tell):
+    os.write(1, b"a decoder's own words\\n")  # as C libraries do, past sys.stdout
+    tell({"answer": 1})
+
+child.OPERATIONS["noisy"] = noisy
+child.main()
+"""
+
+
+def test_what_a_decoder_prints_does_not_get_between_the_answers() -> None:
+    request = {"operation": "noisy", "limits": Reading().model_dump(mode="json")}
+    told = subprocess.run(
+        [sys.executable, "-c", NOISY],
+        input=json.dumps(request) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = [json.loads(line) for line in told.stdout.splitlines()]
+    assert answers[1:] == [{"answer": 1}, {"end": True}]

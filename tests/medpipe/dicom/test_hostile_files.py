@@ -203,6 +203,52 @@ def odd_characters(dataset: Dataset) -> bytes:
     )
 
 
+def coloured(**changes: object) -> Callable[[Dataset], bytes]:
+    """A colour picture of the same size, uncompressed."""
+
+    def make(dataset: Dataset) -> bytes:
+        grey = dataset.pixel_array
+        dataset.PixelData = np.stack([grey, grey // 2, 255 - grey], axis=-1).astype(np.uint8).tobytes()
+        dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+        dataset.PhotometricInterpretation = "RGB"
+        return with_attributes(**changes)(dataset)
+
+    return make
+
+
+def deeper_than_it_says(syntax: str) -> Callable[[Dataset], bytes]:
+    """Coded with 16 bits and a value of 60,000, in a header that says 12: int16 would have room for the header's."""
+
+    def make(dataset: Dataset) -> bytes:
+        values = dataset.pixel_array.astype("<u2")
+        values[0, 0] = 60_000
+        dataset.PixelData = values.tobytes()
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+        dataset.compress(UID(syntax), generate_instance_uid=False)
+        dataset.BitsStored, dataset.HighBit = 12, 11
+        return file_of(dataset, syntax)
+
+    return make
+
+
+def run_lengths_of_more(**smaller: int) -> Callable[[Dataset], bytes]:
+    """RLE of 128 x 128 in a header that says less."""
+
+    def make(dataset: Dataset) -> bytes:
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        for keyword, value in smaller.items():
+            setattr(dataset, keyword, value)
+        return file_of(dataset, RLELossless)
+
+    return make
+
+
+def twice(tag: int, value: bytes) -> Callable[[Dataset], bytes]:
+    """An identifying element once more, right before the pixel data."""
+    element = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", len(value)) + value
+    return before_pixels(element)
+
+
 JPEG_OF_60000 = b"\xff\xd8\xff\xc0\x00\x0b\x08\xea\x60\xea\x60\x01\x01\x11\x00\xff\xd9"
 
 
@@ -221,6 +267,9 @@ REFUSED: dict[str, tuple[Callable[[Dataset], bytes], str]] = {
         before_pixels(struct.pack("<HH2sHI", 0x2001, 0x1001, b"UN", 0, 0xFFFFFFF0)),
         "UNREADABLE",
     ),
+    "a second Study Instance UID": (twice(0x0020000D, b"2.25.77\0"), "UNREADABLE"),
+    "a second Series Instance UID": (twice(0x0020000E, b"2.25.77\0"), "UNREADABLE"),
+    "a second Patient ID": (twice(0x00100020, b"SOMEBODY"), "UNREADABLE"),
     "cut within its header": (cut_in_the_header, "BAD_HEADER"),
     "nested 300": (before_pixels(nested(300)), "UNREADABLE"),
     "nested 10,000": (before_pixels(nested(10_000)), "UNREADABLE"),
@@ -251,6 +300,19 @@ REFUSED: dict[str, tuple[Callable[[Dataset], bytes], str]] = {
     "1 bit": (with_attributes(BitsAllocated=1, BitsStored=1), "BAD_HEADER"),
     "12 bits": (with_attributes(BitsAllocated=12, BitsStored=12), "BAD_HEADER"),
     "PixelRepresentation 7": (with_attributes(PixelRepresentation=7), "BAD_HEADER"),
+    "HighBit above BitsStored - 1": (
+        with_attributes(BitsAllocated=16, BitsStored=12, HighBit=15),
+        "BAD_HEADER",
+    ),
+    "signed colours": (coloured(PixelRepresentation=1), "BAD_HEADER"),
+    "colours of 7 bits": (coloured(BitsStored=7, HighBit=6), "BAD_HEADER"),
+    "YBR_RCT without JPEG 2000": (coloured(PhotometricInterpretation="YBR_RCT"), "BAD_HEADER"),
+    "YBR_PARTIAL_420": (coloured(PhotometricInterpretation="YBR_PARTIAL_420"), "BAD_HEADER"),
+    "a private transfer syntax": (lambda dataset: file_of(dataset, "1.2.3.4.5"), "UNSUPPORTED_SYNTAX"),
+    "JPEG 2000 deeper than BitsStored": (deeper_than_it_says(JPEG2000Lossless), "BAD_PIXELS"),
+    "JPEG-LS deeper than BitsStored": (deeper_than_it_says(JPEGLSLossless), "BAD_PIXELS"),
+    "RLE of more columns": (run_lengths_of_more(Columns=64), "BAD_PIXELS"),
+    "RLE of more rows": (run_lengths_of_more(Rows=127), "BAD_PIXELS"),
     "colour with one sample": (with_attributes(PhotometricInterpretation="RGB"), "BAD_HEADER"),
     "unknown PhotometricInterpretation": (with_attributes(PhotometricInterpretation="CMYK"), "BAD_HEADER"),
     "a palette without table": (palette_without_table, "BAD_HEADER"),
@@ -317,6 +379,17 @@ def test_it_is_odd_but_says_all_that_is_needed_and_is_read(
     np.testing.assert_array_equal(image.array[0, 0], truth)
 
 
+@pytest.mark.parametrize("spacing", ["1e300", "1e-300", "-0.3", "0", "1e5"])
+def test_a_picture_with_an_impossible_spacing_is_measured_in_pixels(
+    spacing: str, reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(sound)
+    del dataset.SequenceOfUltrasoundRegions
+    dataset.PixelSpacing = [spacing, spacing]
+    _, assembly = assembled(file_of(dataset), sound, reader, tmp_path)
+    assert sorted(image.calibrated for image in assembly.images) == [False, True]
+
+
 def large_in_little(dataset: Dataset) -> bytes:
     """16,000 x 16,000 grey values in four megabytes: sound, and too much for a reader of little memory."""
     side = 16_000
@@ -356,6 +429,64 @@ def test_instances_of_two_studies_are_no_study(
     with pytest.raises(Refused) as refused:
         assembled(file_of(dataset), sound, reader, tmp_path)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("pixels", ["the same", "others"])
+def test_of_two_files_with_one_uid_none_is_believed_unless_they_are_the_same(
+    pixels: str, reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(sound)
+    if pixels == "others":
+        dataset.PixelData = bytes(len(dataset.PixelData))
+    (tmp_path / "again.dcm").write_bytes(file_of(dataset))
+    assembly = reader.assemble([sound, tmp_path / "again.dcm"], tmp_path / "scratch")
+    assert [refusal.code.value for refusal in assembly.refused] == (
+        ["SAME_UID_OTHER_CONTENT"] if pixels == "others" else []
+    )
+    assert len(assembly.images) == (0 if pixels == "others" else 1)
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientBirthDate"])
+def test_without_any_patient_id_two_names_or_birth_dates_are_two_patients(
+    keyword: str, reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    paths = []
+    for number, value in enumerate(("19500101", "19600101")):
+        dataset = pydicom.dcmread(sound)
+        dataset.PatientID, dataset.SOPInstanceUID = "", f"2.25.{number}"
+        setattr(dataset, keyword, value)
+        paths.append(tmp_path / f"{number}.dcm")
+        paths[-1].write_bytes(file_of(dataset))
+    with pytest.raises(Refused) as refused:
+        reader.assemble(paths, tmp_path / "scratch")
+    assert refused.value.code == "TWO_PATIENTS"
+
+
+def test_a_modality_that_is_no_code_string_is_not_repeated(
+    reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    raw = sound.read_bytes().replace(b"CS\x02\x00US", b"CS\x10\x00Secret^Name\nX  \n")
+    (tmp_path / "odd.dcm").write_bytes(raw)
+    (header,) = reader.scan([tmp_path / "odd.dcm"]).instances
+    (image,) = reader.assemble([tmp_path / "odd.dcm"], tmp_path / "scratch").images
+    assert header.modality == image.modality == "?"
+
+
+def test_what_no_result_needs_of_a_header_stays_in_the_child(
+    reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    """The parent has no limits: private, unknown and huge elements must not reach it."""
+    dataset = pydicom.dcmread(sound)
+    dataset.add_new(0x00111001, "OB", bytes(5_000_000))
+    dataset.add_new(0x00089999, "LO", "unknown")
+    dataset.add_new(0x00204000, "UT", "x" * 3_000_000)
+    kept = dataset.PatientName
+    _, assembly = assembled(file_of(dataset), sound, reader, tmp_path)
+    for image in assembly.images:
+        assert image.sources[0].header.stat().st_size < 10_000
+        (header,) = read_headers(image)
+        assert header.PatientName == kept
+        assert not {0x00111001, 0x00089999, 0x00204000} & {int(tag) for tag in header.keys()}  # noqa: SIM118
 
 
 @pytest.mark.filterwarnings("ignore:Unknown encoding")

@@ -193,3 +193,14 @@ def test_what_the_bundle_is_not_meant_for_is_refused(
     with pytest.raises(Refused) as caught:
         prepare(make_image(np.zeros(shape, np.uint8), **given), make_bundle(**spec))
     assert caught.value.reason is code
+
+
+def test_a_spacing_that_would_fill_the_memory_is_refused(
+    make_image: MakeImage, make_bundle: MakeBundle
+) -> None:
+    affine = np.diag([900.0, 900.0, 900.0, 1.0])
+    image = make_image(np.zeros((1, 16, 64, 64), np.int16), affine)
+    bundle = make_bundle(dims=3, scale="spacing", spacing=(1, 1, 1), modality=["CT"])
+    with pytest.raises(Refused) as refused:
+        prepare(image, bundle)
+    assert refused.value.code == ReasonCode.TOO_LARGE

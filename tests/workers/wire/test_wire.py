@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Callable
@@ -220,6 +221,14 @@ def test_associations_are_not_closed_for_new_connections(listen: Callable[..., A
         for peer in (first, second, third):
             peer.send(c_echo())
             assert peer.status() == 0
+
+
+def test_one_address_cannot_take_all_associations(listen: Callable[..., Any]) -> None:
+    listening = listen(maximum_associations=5)
+    with contextlib.ExitStack() as held:
+        answers = [held.enter_context(listening.peer()).ask(associate()) for _ in range(5)]
+        assert answers == [ACCEPTED] * 4 + [REJECTED]
+        assert listening.serves("127.0.0.2")
 
 
 def test_a_thousand_connects_and_closes(listening: Any) -> None:
