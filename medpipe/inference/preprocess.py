@@ -116,7 +116,7 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
     spec = bundle.input
 
     def refuse(code: ReasonCode, what: str) -> Refused:
-        return Refused(code, f"{image.name}: bundle {bundle.id} {what}")
+        return Refused(code, f"bundle {bundle.id} {what}")
 
     if image.modality and image.modality not in spec.modality:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {', '.join(spec.modality)}, not {image.modality}")
@@ -125,8 +125,8 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
     if foreign:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is not for SOP class {', '.join(sorted(foreign))}")
     if image.array.shape[0] != spec.channels:
-        needed = "colour pictures" if spec.channels == 3 else "grey pictures (one channel)"
-        raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {needed}, not {image.array.shape[0]} channel(s)")
+        needed = "colour pictures" if spec.channels == 3 else "grey pictures"
+        raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {needed}, not {_colours(image)}")
     if spec.spatial_dims == 3 and not image.is_volume:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, "is for volumes, not a single slice")
     if spec.field != "none" and image.is_volume:
@@ -149,15 +149,31 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
         extent = [image.grid.shape[a] * image.grid.spacing[a] for a in axes]
         low, high = spec.extent_mm.min, spec.extent_mm.max
         if not image.calibrated or any(not a <= e <= b for a, e, b in zip(low, extent, high, strict=True)):
-            shown = " x ".join(f"{e:.0f}" for e in extent)
+            unit = "mm" if image.calibrated else "pixels of unknown size"
             raise refuse(
                 ReasonCode.FOV_NOT_FOR_BUNDLE,
-                f"is meant for {_range(low)} to {_range(high)} mm (k x j x i), not {shown}",
+                f"is meant for {_range(low)} to {_range(high)} mm ({_directions(spec.orientation)}); "
+                f"this image covers {' x '.join(f'{e:.0f}' for e in extent)} {unit}",
             )
 
 
 def _range(sizes: tuple[float, float, float]) -> str:
     return " x ".join(f"{s:g}" for s in sizes)
+
+
+def _colours(image: Image) -> str:
+    """How a reader would call the image's channels."""
+    count = image.array.shape[0]
+    return {1: "grey ones", 3: "colour pictures"}.get(count, f"pictures of {count} channels")
+
+
+def _directions(orientation: str) -> str:
+    """What the sizes along (k, j, i) are, in words, for a bundle's `orientation` (of i, j, k)."""
+    if orientation == "source":
+        return "slices x rows x columns"
+    words = {"R": "right-left", "A": "front-back", "S": "head-foot"}
+    opposite = {"L": "R", "P": "A", "I": "S"}
+    return " x ".join(words[opposite.get(letter, letter)] for letter in reversed(orientation))
 
 
 _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
