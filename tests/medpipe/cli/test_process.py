@@ -151,3 +151,6 @@ def test_a_site_without_tables_is_told_to_make_them(
     assert run(["--config", str(tmp_path / "m.toml"), "init"]) == 0
     assert run(["--config", str(tmp_path / "m.toml"), "status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.split("\n", 1)[1]) == []
+    assert run(["--config", str(tmp_path / "m.toml"), "status", "1.2.3"]) == 1
+    assert capsys.readouterr().err == "error: NOT_FOUND: study 1.2.3: nothing received under this UID\n"
+    assert run(["--config", str(tmp_path / "m.toml"), "status", "--state", "lost"]) == 2
