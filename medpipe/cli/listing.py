@@ -1,4 +1,4 @@
-"""What `status` prints for people: one line a job with its whole Study UID, and below it what came of it, or why not."""
+"""What `status` prints for people: a line a job with its whole Study UID, below it what came of it, or why not."""
 
 from __future__ import annotations
 

@@ -20,9 +20,8 @@ def bundles() -> None:
     for bundle in found:
         modalities, classes = ", ".join(bundle.input.modality), ", ".join(spec.id for spec in bundle.classes)
         typer.echo(f"{bundle.id:{width}}  {bundle.version}  {bundle.title}")
-        typer.echo(
-            f"{'':{width}}  for {modalities}; finds {classes}; weights {bundle.weights_sha256[:12]}; {bundle.provenance.licence}"
-        )
+        licence, weights = bundle.provenance.licence, bundle.weights_sha256[:12]
+        typer.echo(f"{'':{width}}  for {modalities}; finds {classes}; weights {weights}; {licence}")
 
 
 @app.command("check-bundle")

@@ -21,12 +21,12 @@ async function refresh() {
     localTimes(place);
   }
   tell(JSON.parse(answer.headers.get('x-counts') || '{}'));
-  say('up to date');
+  say('live');
 }
 
 function say(words) {
   sign.textContent = words;
-  sign.classList.toggle('away', words !== 'up to date');
+  sign.classList.toggle('away', words !== 'live');
 }
 
 /* Who is on a study with the keyboard stays on it, wherever it has moved to. */
