@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from medpipe.cli.app import run
+from medpipe.logs import pseudonym
 from workers.tables import JobState
 
 Type = Callable[..., tuple[int, str, str]]
@@ -64,6 +65,17 @@ def test_a_removed_study_explains_itself(kept: Any, type_in: Type) -> None:
     code, said, _ = type_in("explain", kept.study)
     assert code == 0 and "the files of 3 of its 3 instances were removed on" in said and "GEOM_GAP" in said
     assert type_in("explain", "2.25.404")[0] == 1
+
+
+def test_a_refused_study_says_what_became_of_it_below_the_rules(kept: Any, type_in: Type) -> None:
+    kept.received().settle(JobState.QUARANTINED, reason="GEOM_GAP: a slice is missing")
+    for name in (kept.study, pseudonym(kept.study)):
+        code, said, _ = type_in("explain", name)
+        lines = said.splitlines()
+        assert code == 0 and lines[-2].endswith(": quarantined: GEOM_GAP: a slice is missing")
+        assert (
+            lines[-1] == "  GEOM_GAP, what to do: send the missing instance; the study is then processed anew"
+        )
 
 
 def test_a_backup_holds_the_settings_without_secrets_and_comes_back(
