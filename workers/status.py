@@ -68,7 +68,8 @@ def state_counts(registry: Registry) -> dict[str, int]:
         waiting = sa.select(sa.func.count()).select_from(study).where(study.c.settled < study.c.generation)
         settling = connection.execute(waiting).scalar_one()
         found = connection.execute(sa.select(job.c.state, sa.func.count()).group_by(job.c.state)).all()
-    return ({JobState.SETTLING.value: settling} if settling else {}) | {state: count for state, count in found}
+    states = {str(state): int(count) for state, count in found}
+    return {JobState.SETTLING.value: settling, **states} if settling else states
 
 
 def _settling(row: sa.Row[Any]) -> Plain:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from medpipe.types import Image
 
 Shape = tuple[int, int, int]
 _PERCENTILE_SAMPLES = 4_000_000
+_TINT = 3
+"""Levels of 255 by which the three colours of a grey picture may differ: what JPEG's change of colours rounds."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,23 @@ def prepare(image: Image, bundle: Bundle) -> Prepared:
 
     Raises Refused(NOT_FOR_BUNDLE or FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """
+    image = without_colour(image, bundle.input)
     check_meant_for(image, bundle)
     return to_working_grid(image, bundle.input)
+
+
+def without_colour(image: Image, spec: InputSpec) -> Image:
+    """A grey picture that is stored as RGB, as ultrasound machines do, as the one channel that a network wants.
+
+    Grey is only what differs nowhere by more than `_TINT` levels between red, green and blue: all else stays as it is.
+    """
+    if spec.channels != 1 or image.array.shape[0] != 3 or image.array.dtype != np.uint8:
+        return image
+    red, green, blue = image.array
+    tint = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    if tint.max(initial=0) > _TINT:
+        return image
+    return replace(image, array=green[None], photometric="MONOCHROME2")
 
 
 def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
