@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -87,8 +87,11 @@ def _became(study: str) -> list[str]:
     """A line for each job of a received study, with its reason, and what to do about it."""
     from workers.status import status_rows
 
-    lines = []
-    for row in _asked(lambda registry: status_rows(registry, study), []) if is_uid(study) else []:
+    lines: list[str] = []
+    rows: list[dict[str, Any]] = []
+    if is_uid(study):
+        rows = _asked(lambda registry: status_rows(registry, study), rows)
+    for row in rows:
         if row["state"] == "ignored":
             continue
         reason = f": {row['reason']}" if row["reason"] else ""
