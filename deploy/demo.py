@@ -81,7 +81,12 @@ def own_folder() -> Path:
 
 
 def write_config(
-    path: Path, folder: Path, listener_port: int, orthanc: LocalOrthanc, review_port: int
+    path: Path,
+    folder: Path,
+    listener_port: int,
+    orthanc: LocalOrthanc,
+    review_port: int,
+    more_rules: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """A medpipe.toml as a hospital would write it, with short times and one rule per bundle that ships."""
     from medpipe.bundle import available_bundles
@@ -114,7 +119,7 @@ def write_config(
             }
         },
         "review": {"port": review_port},
-        "rules": rules,
+        "rules": [*rules, *more_rules],
     }
     path.touch(mode=0o600)  # it holds the demo PACS's password
     path.write_text(tomli_w.dumps(settings))
@@ -123,7 +128,7 @@ def write_config(
 # Starting
 
 
-def start(folder: Path) -> Demo:
+def start(folder: Path, more_rules: Sequence[Mapping[str, Any]] = ()) -> Demo:
     """Starts the PACS and medpipe, and waits until both answer."""
     listener_port = free_port()
     modalities = {
@@ -148,7 +153,7 @@ def start(folder: Path) -> Demo:
         console.print(
             f"PACS       Orthanc, {orthanc.ae_title} on port {orthanc.dicom_port}, web {orthanc.url}"
         )
-        write_config(config, folder, listener_port, orthanc, review_port)
+        write_config(config, folder, listener_port, orthanc, review_port, more_rules)
         initialise(config)
         serve.start()
         serve.wait_ready(lambda: listens(listener_port, orthanc.ae_title), 120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,11 +20,23 @@ from workers.tables import FINAL, DeliveryState, JobState, delivery, image, job,
 Plain = dict[str, Any]
 
 
-def status_rows(registry: Registry, study_uid: str | None = None) -> list[Plain]:
-    """One mapping per job, newest first, as `status --json` prints them; studies that are settling come first."""
+def status_rows(
+    registry: Registry,
+    study_uid: str | None = None,
+    *,
+    states: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[Plain]:
+    """One mapping per job, newest first, as `status --json` prints them; studies that are settling come first.
+
+    `states` (none: all) and `limit` narrow the list.
+    """
     with registry.read() as connection:
-        waiting = sa.select(study).where(study.c.settled < study.c.generation)
-        jobs = sa.select(job).order_by(job.c.created_at.desc(), job.c.id)
+        waiting = sa.select(study).where(study.c.settled < study.c.generation).limit(limit)
+        jobs = sa.select(job).order_by(job.c.created_at.desc(), job.c.id).limit(limit)
+        if states:
+            waiting = waiting.where(sa.literal(JobState.SETTLING.value in states))
+            jobs = jobs.where(job.c.state.in_(states))
         if study_uid is not None:
             waiting = waiting.where(study.c.study_uid == study_uid)
             jobs = jobs.where(job.c.study_uid == study_uid)
@@ -36,7 +49,7 @@ def status_rows(registry: Registry, study_uid: str | None = None) -> list[Plain]
             .order_by(result.c.file)
         )
         pictures = sa.select(image).order_by(image.c.job, image.c.number)
-        if study_uid is not None:
+        if study_uid is not None or limit is not None:
             query = query.where(result.c.job.in_([row.id for row in found]))
             pictures = pictures.where(image.c.job.in_([row.id for row in found]))
         for one in connection.execute(query):
@@ -46,7 +59,17 @@ def status_rows(registry: Registry, study_uid: str | None = None) -> list[Plain]
             images.setdefault(one.job, []).append(
                 {"name": one.name, "outcome": one.outcome, "reason": one.reason, "lesions": one.lesions}
             )
-    return rows + [_job(row, results.get(row.id, []), images.get(row.id, [])) for row in found]
+    return (rows + [_job(row, results.get(row.id, []), images.get(row.id, [])) for row in found])[:limit]
+
+
+def state_counts(registry: Registry) -> dict[str, int]:
+    """How many jobs each state has; those of studies that are settling count as `settling`."""
+    with registry.read() as connection:
+        waiting = sa.select(sa.func.count()).select_from(study).where(study.c.settled < study.c.generation)
+        settling = connection.execute(waiting).scalar_one()
+        found = connection.execute(sa.select(job.c.state, sa.func.count()).group_by(job.c.state)).all()
+    states = {str(state): int(count) for state, count in found}
+    return {JobState.SETTLING.value: settling, **states} if settling else states
 
 
 def _settling(row: sa.Row[Any]) -> Plain:

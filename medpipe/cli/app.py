@@ -124,7 +124,12 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as leaving:
         return leaving.exit_code
     except _ClickException as error:
-        error.show(file=sys.stderr)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show(file=sys.stderr)  # the help; its class has no public name
+        else:
+            _complain(
+                error, UsageError.code, f"{error.format_message().rstrip('.')}; {_help_of(error)} says more"
+            )
         return EXIT_USAGE
     except MedpipeError as error:
         _complain(error, error.code, str(error))
@@ -135,6 +140,12 @@ def run(arguments: Sequence[str]) -> int:
         code, exit_code, sentence = _foreign(error)
         _complain(error, code, sentence)
         return exit_code
+
+
+def _help_of(error: Any) -> str:
+    """The command that explains what was typed wrongly."""
+    context = getattr(error, "ctx", None)
+    return f"`{context.command_path if context is not None else 'medpipe'} --help`"
 
 
 def _foreign(error: Exception) -> tuple[str, int, str]:

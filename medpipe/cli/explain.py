@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -12,6 +12,12 @@ from medpipe.cli.app import app, invocation
 from medpipe.config import Config
 from medpipe.errors import NotFound, UsageError
 from medpipe.identity import is_uid
+from medpipe.refusals import advice_for, codes_in
+
+if TYPE_CHECKING:
+    from workers.registry import Registry
+
+Answer = TypeVar("Answer")
 
 
 @app.command()
@@ -23,11 +29,10 @@ def explain(
 ) -> None:
     """Say which rule fired, or why none did.
 
-    One block per series: each rule, whether it fires, and if not, which condition failed.
+    One block per series: each rule, whether it fires, and if not, which condition failed. Of a received study also
+    what became of it, and what to do where it was refused.
     """
-    from medpipe.dicom import GuardedReader
-    from medpipe.routing import check_rules, facts_of
-    from medpipe.routing import explain as verdicts
+    from medpipe.routing import check_rules
 
     config = invocation.config()
     check_rules(config.rules)
@@ -40,6 +45,17 @@ def explain(
     callers = _files(study, config, may_be_gone=bool(gone))
     if not callers:
         return
+    _print_rules(config, callers)
+    if not gone:
+        for line in _became(study):
+            typer.echo(line)
+
+
+def _print_rules(config: Config, callers: Mapping[Path, str]) -> None:
+    from medpipe.dicom import GuardedReader
+    from medpipe.routing import explain as verdicts
+    from medpipe.routing import facts_of
+
     with GuardedReader(config.reading, uid_root=config.site.uid_root) as reader:
         scan = reader.scan(list(callers))
         for refusal in scan.unreadable:
@@ -72,18 +88,42 @@ def _named(study: str) -> str:
 
 def _removed(study: str) -> list[str]:
     """What there is to say of a received study whose files were removed, or some of them."""
+    from workers.removal import account_of
+
+    return _asked(lambda registry: account_of(registry, study), []) if is_uid(study) else []
+
+
+def _became(study: str) -> list[str]:
+    """A line for each job of a received study, with its reason, and what to do about it."""
+    from workers.status import status_rows
+
+    lines: list[str] = []
+    rows: list[dict[str, Any]] = []
+    if is_uid(study):
+        rows = _asked(lambda registry: status_rows(registry, study), rows)
+    for row in rows:
+        if row["state"] == "ignored":
+            continue
+        reason = f": {row['reason']}" if row["reason"] else ""
+        lines.append(f"{row['bundle'] or 'no job'}: {row['state']}{reason}")
+        advices = {code: advice_for(code) for code in codes_in(row["reason"])}
+        lines += [f"  {code}, what to do: {advice}" for code, advice in advices.items() if advice]
+    return lines
+
+
+def _asked(question: Callable[[Registry], Answer], otherwise: Answer) -> Answer:
+    """What the site's registry answers; `otherwise` where there is none: rules can be explained without."""
     from sqlalchemy.exc import DBAPIError
 
     from medpipe.cli.jobs import open_registry
-    from workers.removal import account_of
 
-    if not is_uid(study) or invocation.config_path() is None:
-        return []
+    if invocation.config_path() is None:
+        return otherwise
     try:
         with open_registry() as (_, registry, _queue):
-            return account_of(registry, study)
+            return question(registry)
     except DBAPIError:
-        return []  # the rules can be explained without the database
+        return otherwise
 
 
 def _files(study: str, config: Config, *, may_be_gone: bool = False) -> Mapping[Path, str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medpipe.cli.app import EXIT_FAILED, EXIT_PEER, app, invocation, who
-from medpipe.errors import UsageError
+from medpipe.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from medpipe.config import Config
@@ -24,26 +24,57 @@ def status(
         str | None,
         typer.Argument(metavar="[STUDY_UID]", help="One study (or its name in the log); else all."),
     ] = None,
+    states: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Only these; may be given several times."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="The newest N only; 0: all. Not with --json.")
+    ] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="The whole list as JSON.")] = False,
 ) -> None:
-    """Show the jobs, and why something was refused."""
+    """Show the jobs, and why something was refused.
+
+    The newest first: when its state was reached, state, bundle, Study UID; below it what was found, or why not. Of one
+    study also its results, and what to do.
+    """
+    from medpipe.cli.listing import listed, summed
     from workers.named import study_named
     from workers.settle import register_arrivals
     from workers.spool import Spool
-    from workers.status import status_rows
+    from workers.status import state_counts, status_rows
 
+    _check_states(states or [])
     with open_registry() as (config, registry, _):
         spool = Spool(config.site.root)
         register_arrivals(spool, registry)
-        rows = status_rows(registry, study_named(registry, study) if study is not None else None)
+        uid = study_named(registry, study) if study is not None else None
+        least = None if as_json or study is not None else limit or None
+        rows = status_rows(registry, uid, states=states or [], limit=least)
         odd = registry.odd_instances() if study is None else []
+        counts = state_counts(registry)
+    if study is not None and not rows and not states:
+        raise NotFound(f"study {study}: nothing received under this UID")
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    _print_table(rows)
+    for line in listed(rows, detailed=study is not None):
+        typer.echo(line)
+    if study is None:
+        chosen = {state: count for state, count in counts.items() if not states or state in states}
+        typer.echo(summed(chosen, len(rows)) if counts else "nothing received yet")
     for row in odd:
         why = row.reason or "SAME_UID_OTHER_CONTENT: kept aside"
         typer.echo(f"instance {row.file}: {why}", err=True)
+
+
+def _check_states(states: list[str]) -> None:
+    from workers.tables import JobState
+
+    known = [state.value for state in JobState]
+    for state in states:
+        if state not in known:
+            raise UsageError(f"--state {state!r}: one of {', '.join(known)}")
 
 
 @app.command()
@@ -108,27 +139,3 @@ def open_registry() -> Iterator[tuple[Config, Registry, JobQueue]]:
     finally:
         queue.close()
         registry.close()
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("study", "bundle", "state", "found", "results", "reason", show_lines=False)
-    for row in rows:
-        found: dict[str, int] = {}
-        for image in row["images"]:
-            for class_id, count in image["lesions"].items():
-                found[class_id] = found.get(class_id, 0) + count
-        states: dict[str, int] = {}
-        for result in row["results"]:
-            states[result["state"]] = states.get(result["state"], 0) + 1
-        table.add_row(
-            row["study"],
-            row["bundle"] or "",
-            row["state"] + (f" ({row['step']})" if row["step"] else ""),
-            ", ".join(f"{count} {class_id}" for class_id, count in found.items()),
-            ", ".join(f"{count} {state}" for state, count in states.items()),
-            row["reason"] or "",
-        )
-    Console().print(table if rows else "nothing received yet")

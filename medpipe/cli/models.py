@@ -13,22 +13,15 @@ from medpipe.cli.app import EXIT_FAILED, app, invocation
 @app.command()
 def bundles() -> None:
     """List the bundles at hand."""
-    from rich.console import Console
-    from rich.table import Table
-
     from medpipe.bundle import available_bundles
 
-    table = Table("bundle", "version", "for", "classes", "weights", "data")
-    for bundle in available_bundles(invocation.config().worker.bundle_folders):
-        table.add_row(
-            bundle.id,
-            bundle.version,
-            ", ".join(bundle.input.modality),
-            ", ".join(spec.id for spec in bundle.classes),
-            bundle.weights_sha256[:12],
-            bundle.provenance.licence,
-        )
-    Console().print(table)
+    found = available_bundles(invocation.config().worker.bundle_folders)
+    width = max(len(bundle.id) for bundle in found)
+    for bundle in found:
+        modalities, classes = ", ".join(bundle.input.modality), ", ".join(spec.id for spec in bundle.classes)
+        typer.echo(f"{bundle.id:{width}}  {bundle.version}  {bundle.title}")
+        licence, weights = bundle.provenance.licence, bundle.weights_sha256[:12]
+        typer.echo(f"{'':{width}}  for {modalities}; finds {classes}; weights {weights}; {licence}")
 
 
 @app.command("check-bundle")

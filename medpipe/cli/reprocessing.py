@@ -26,7 +26,8 @@ def reprocess(
         str | None, typer.Option("--accession", help="All studies with this number.")
     ] = None,
     listed: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="Study UIDs, one a line.")
+        Path | None,
+        typer.Option("--list", metavar="FILE", exists=True, dir_okay=False, help="Study UIDs, one a line."),
     ] = None,
     source: Annotated[str | None, typer.Option("--from", metavar="PEER", help="Else the only peer.")] = None,
     bundle: Annotated[

@@ -144,7 +144,10 @@ def _check_tilt(
     shift = float(np.linalg.norm(aside))
     if shift > 0.5 * min(first.spacing):
         angle = float(np.degrees(np.arctan2(shift, abs(along @ normal))))
-        raise Refused(ReasonCode.GEOM_TILT, f"the stack is tilted by {angle:.2f} degrees ({shift:.1f} mm)")
+        raise Refused(
+            ReasonCode.GEOM_TILT,
+            f"the stack is tilted by {angle:.1f} degrees: its last slice lies {shift:.1f} mm off its first one's axis",
+        )
 
 
 def _check_steps(steps: NDArray[np.float64], tolerances: Tolerances) -> None:

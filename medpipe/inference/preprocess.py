@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ Shape = tuple[int, int, int]
 _PERCENTILE_SAMPLES = 4_000_000
 _LARGEST_WORKING_GRID = 2**31
 """Voxels: 8 GB of float32. More comes of a spacing that is not the image's own, not of a patient."""
+_TINT = 3
+"""Levels of 255 by which the three colours of a grey picture may differ: what JPEG's change of colours rounds."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,23 @@ def prepare(image: Image, bundle: Bundle) -> Prepared:
 
     Raises Refused(NOT_FOR_BUNDLE or FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """
+    image = without_colour(image, bundle.input)
     check_meant_for(image, bundle)
     return to_working_grid(image, bundle.input)
+
+
+def without_colour(image: Image, spec: InputSpec) -> Image:
+    """A grey picture that is stored as RGB, as ultrasound machines do, as the one channel that a network wants.
+
+    Grey is only what differs nowhere by more than `_TINT` levels between red, green and blue: all else stays as it is.
+    """
+    if spec.channels != 1 or image.array.shape[0] != 3 or image.array.dtype != np.uint8:
+        return image
+    red, green, blue = image.array
+    tint = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    if tint.max(initial=0) > _TINT:
+        return image
+    return replace(image, array=green[None], photometric="MONOCHROME2")
 
 
 def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
@@ -122,7 +139,7 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
     spec = bundle.input
 
     def refuse(code: ReasonCode, what: str) -> Refused:
-        return Refused(code, f"{image.name}: bundle {bundle.id} {what}")
+        return Refused(code, f"bundle {bundle.id} {what}")
 
     if image.modality and image.modality not in spec.modality:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {', '.join(spec.modality)}, not {image.modality}")
@@ -131,8 +148,8 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
     if foreign:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is not for SOP class {', '.join(sorted(foreign))}")
     if image.array.shape[0] != spec.channels:
-        needed = "colour pictures" if spec.channels == 3 else "grey pictures (one channel)"
-        raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {needed}, not {image.array.shape[0]} channel(s)")
+        needed = "colour pictures" if spec.channels == 3 else "grey pictures"
+        raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {needed}, not {_colours(image)}")
     if spec.spatial_dims == 3 and not image.is_volume:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, "is for volumes, not a single slice")
     if spec.field != "none" and image.is_volume:
@@ -155,15 +172,31 @@ def check_meant_for(image: Image, bundle: Bundle) -> None:
         extent = [image.grid.shape[a] * image.grid.spacing[a] for a in axes]
         low, high = spec.extent_mm.min, spec.extent_mm.max
         if not image.calibrated or any(not a <= e <= b for a, e, b in zip(low, extent, high, strict=True)):
-            shown = " x ".join(f"{e:.0f}" for e in extent)
+            unit = "mm" if image.calibrated else "pixels of unknown size"
             raise refuse(
                 ReasonCode.FOV_NOT_FOR_BUNDLE,
-                f"is meant for {_range(low)} to {_range(high)} mm (k x j x i), not {shown}",
+                f"is meant for {_range(low)} to {_range(high)} mm ({_directions(spec.orientation)}); "
+                f"this image covers {' x '.join(f'{e:.0f}' for e in extent)} {unit}",
             )
 
 
 def _range(sizes: tuple[float, float, float]) -> str:
     return " x ".join(f"{s:g}" for s in sizes)
+
+
+def _colours(image: Image) -> str:
+    """How a reader would call the image's channels."""
+    count = image.array.shape[0]
+    return {1: "grey ones", 3: "colour pictures"}.get(count, f"pictures of {count} channels")
+
+
+def _directions(orientation: str) -> str:
+    """What the sizes along (k, j, i) are, in words, for a bundle's `orientation` (of i, j, k)."""
+    if orientation == "source":
+        return "slices x rows x columns"
+    words = {"R": "right-left", "A": "front-back", "S": "head-foot"}
+    opposite = {"L": "R", "P": "A", "I": "S"}
+    return " x ".join(words[opposite.get(letter, letter)] for letter in reversed(orientation))
 
 
 _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}

@@ -42,10 +42,14 @@ class Line(BaseModel):
 
 
 class Answer(BaseModel):
-    """The studies that were found, those received last first; `more` says that there are others."""
+    """The studies that were found, those received last first; `more` says that there are others.
+
+    `counts`: how many studies are under way and failed, whatever the search.
+    """
 
     lines: list[Line]
     more: bool
+    counts: dict[str, int]
 
 
 async def find(site: Site, question: Question) -> Answer:
@@ -62,7 +66,8 @@ async def find(site: Site, question: Question) -> Answer:
     lines = [Line(study=study, person=people[study.study_uid]) for study in studies]
     if text:
         lines = [line for line in lines if text in line.study.study_uid or line.person.matches(text)]
-    return Answer(lines=lines[: question.limit], more=len(lines) > question.limit)
+    counts = await site.counts()
+    return Answer(lines=lines[: question.limit], more=len(lines) > question.limit, counts=counts)
 
 
 async def asked(request: Request, question: Question) -> Answer:

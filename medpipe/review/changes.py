@@ -44,7 +44,9 @@ class Changes:
                 "the registry does not answer (%s)", type(error).__name__, extra=about(Event.DATABASE_AWAY)
             )
             return
-        if self._last is not None and now != self._last:
+        if (
+            now != self._last
+        ):  # the first look, too: something may have changed since the first page was written
             self._wake()
         self._last = now
 

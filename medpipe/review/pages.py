@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from urllib.parse import parse_qs
 
@@ -16,7 +17,7 @@ from medpipe.review.api import SEARCHED, Question, asked, line_of, small_body
 from medpipe.review.guard import COOKIE, SIGN_IN, inside
 from medpipe.review.site import Site
 from medpipe.review.trail import UNKNOWN_NAME
-from medpipe.review.words import GROUPS
+from medpipe.review.words import ENDED, GROUPS, commands
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_templates.filters["commands"] = commands
+_templates.globals["ended"] = ENDED
 
 
 async def worklist(request: Request) -> Response:
@@ -42,7 +45,9 @@ async def rows(request: Request) -> Response:
     if group and group not in GROUPS:
         raise HTTPException(422, "no such group")
     answer = await asked(request, Question(text=fields.get("text", "")[:200], group=group))
-    return _page("rows.html", request, answer=answer)
+    page = _page("rows.html", request, answer=answer)
+    page.headers["x-counts"] = json.dumps(answer.counts)
+    return page
 
 
 async def study(request: Request) -> Response:

@@ -62,6 +62,9 @@ class Site:
     async def studies(self, group: str | None, limit: int) -> list[Study]:
         return await anyio.to_thread.run_sync(self.worklist.studies, group, limit)
 
+    async def counts(self) -> dict[str, int]:
+        return await anyio.to_thread.run_sync(self.worklist.counts)
+
     async def study(self, study_uid: str) -> Study | None:
         return await anyio.to_thread.run_sync(self.worklist.study, study_uid)
 

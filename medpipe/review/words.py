@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from markupsafe import Markup, escape
+
 from workers.tables import JobState
 
 STATES: dict[JobState, str] = {
@@ -14,7 +16,7 @@ STATES: dict[JobState, str] = {
     JobState.SENT: "Result sent, the PACS has not confirmed it yet",
     JobState.CONFIRMED: "Result is in the PACS",
     JobState.IGNORED: "Not analysed: no rule asks for it",
-    JobState.QUARANTINED: "Refused: not analysed",
+    JobState.QUARANTINED: "Refused",
     JobState.FAILED: "Failed: somebody must look",
     JobState.CANCELLED: "Cancelled",
 }
@@ -22,12 +24,28 @@ STATES: dict[JobState, str] = {
 GROUPS: dict[str, tuple[JobState, ...]] = {
     "under way": (JobState.QUEUED, JobState.RUNNING, JobState.SENDING),
     "done": (JobState.SENT, JobState.CONFIRMED),
-    "not analysed": (JobState.QUARANTINED, JobState.IGNORED, JobState.CANCELLED),
+    "refused": (JobState.QUARANTINED,),
     "failed": (JobState.FAILED,),
+    "not analysed": (JobState.IGNORED, JobState.CANCELLED),
 }
 """What the worklist can be narrowed to."""
 
+COUNTED = ("under way", "failed")
+"""Groups whose number is shown: what a person waits for or has to look at. They stay few, so counting is cheap."""
+
+ENDED = {JobState.SENT, JobState.CONFIRMED, JobState.QUARANTINED, JobState.FAILED, JobState.CANCELLED}
+"""States whose time is worth knowing: when the result came, or when it was clear that none would."""
+
 _CODE = re.compile(r"([A-Z][A-Z0-9_]{2,}): ")
+
+
+def commands(text: str) -> Markup:
+    """Text with `` `commands and settings` `` as HTML's code; everything is escaped, and it begins large."""
+    parts = (text[:1].upper() + text[1:]).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
 
 
 def plain_reason(reason: str | None) -> list[tuple[str, str]]:

@@ -18,8 +18,9 @@ from sqlalchemy.engine import Connection, Row
 
 from medpipe.bundle import find_bundle
 from medpipe.errors import MedpipeError
+from medpipe.refusals import advice_for, meaning_of
 from medpipe.review.links import opened, with_segmentation
-from medpipe.review.words import GROUPS, STATES, plain_reason
+from medpipe.review.words import COUNTED, GROUPS, STATES, plain_reason
 from workers.registry import Registry
 from workers.tables import DeliveryState, JobState, delivery, image, job, result, study
 
@@ -27,10 +28,15 @@ SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 class Reason(BaseModel):
-    """Why something was refused or failed: the stable code (docs/troubleshooting.md), and the sentence."""
+    """Why something was refused or failed: the stable code, what it means, the sentence of this case, what to do.
+
+    `meaning` and `advice` are those of docs/troubleshooting.md, empty where the code has none.
+    """
 
     code: str
+    meaning: str
     sentence: str
+    advice: str
 
 
 class Finding(BaseModel):
@@ -81,7 +87,10 @@ class Job(BaseModel):
 
 
 class Study(BaseModel):
-    """One line of the worklist. `link` is where a reader goes first; None where there is no viewer."""
+    """One line of the worklist. `link` is where a reader goes first; None where there is no viewer.
+
+    `has_result`: a segmentation is drawn over what the link opens.
+    """
 
     study_uid: str
     received_at: datetime
@@ -89,6 +98,7 @@ class Study(BaseModel):
     settling: bool
     jobs: list[Job]
     link: str | None
+    has_result: bool
 
 
 class Worklist:
@@ -103,14 +113,18 @@ class Worklist:
         """The newest studies, those received last first; of one of `GROUPS` only, where it is named."""
         query = sa.select(study).order_by(study.c.last_at.desc(), study.c.study_uid).limit(limit)
         if group is not None:
-            states = [state.value for state in GROUPS[group]]
-            with_job = sa.select(job.c.study_uid).where(job.c.state.in_(states), ~_replaced())
-            concerned: sa.ColumnElement[bool] = study.c.study_uid.in_(with_job)
-            if group == "under way":
-                concerned = sa.or_(concerned, study.c.settled < study.c.generation)
-            query = query.where(concerned)
+            query = query.where(_of_group(group))
         with self._registry.read() as connection:
             return self._studies(connection, connection.execute(query).all())
+
+    def counts(self) -> dict[str, int]:
+        """How many studies each group of `COUNTED` has."""
+        with self._registry.read() as connection:
+            numbers = {
+                group: sa.select(sa.func.count()).select_from(study).where(_of_group(group))
+                for group in COUNTED
+            }
+            return {group: connection.execute(query).scalar_one() for group, query in numbers.items()}
 
     def study(self, study_uid: str) -> Study | None:
         """One study, None where the registry does not know it."""
@@ -148,6 +162,7 @@ class Worklist:
                     settling=row.settled < row.generation,
                     jobs=own,
                     link=first.link if first is not None else fallback,
+                    has_result=first is not None and first.has_segmentation,
                 )
             )
         return found
@@ -231,6 +246,14 @@ class Worklist:
         )
 
 
+def _of_group(group: str) -> sa.ColumnElement[bool]:
+    """Whether a study has a job in one of the group's states, or, for those under way, is still arriving."""
+    states = [state.value for state in GROUPS[group]]
+    with_job = sa.select(job.c.study_uid).where(job.c.state.in_(states), ~_replaced())
+    concerned: sa.ColumnElement[bool] = study.c.study_uid.in_(with_job)
+    return sa.or_(concerned, study.c.settled < study.c.generation) if group == "under way" else concerned
+
+
 def _replaced() -> sa.ColumnElement[bool]:
     """Whether a newer job of the same study stands for a job: one for its bundle, or, for "no rule", one for any.
 
@@ -269,7 +292,10 @@ def _held_up(results: Sequence[Row[Any]]) -> str | None:
 
 
 def _reasons(text: str | None) -> list[Reason]:
-    return [Reason(code=code, sentence=sentence) for code, sentence in plain_reason(text)]
+    return [
+        Reason(code=code, meaning=meaning_of(code), sentence=sentence, advice=advice_for(code))
+        for code, sentence in plain_reason(text)
+    ]
 
 
 @lru_cache(maxsize=64)

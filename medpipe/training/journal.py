@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,27 @@ class Journal:
                 if isinstance(number, int | float) and not isinstance(number, bool):
                     tag = "/".join(part for part in (prefix, name, str(key)) if part)
                     self._board.add_scalar(tag, number, step)
-        _LOG.info("%s at step %d: %s", kind, step, facts)
+        _LOG.info("%s at step %d: %s", kind, step, in_words(facts))
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """{"part": "held_out", "aupr": {"MA": 0.51234}} -> `part held_out; aupr MA 0.512`; what is unknown is `-`."""
+    told = []
+    for name, value in facts.items():
+        rows = value if isinstance(value, Mapping) else {"": value}
+        each = ", ".join(f"{key} {_short(number)}".strip() for key, number in rows.items())
+        told.append(f"{name.replace('_', ' ')} {each}")
+    return "; ".join(told)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def read_notes(run: Path, kind: str) -> list[dict[str, Any]]:

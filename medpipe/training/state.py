@@ -141,6 +141,8 @@ def begin_with(network: nn.Module, path: Path, take: Sequence[str] = ()) -> None
     With `take` only the named parts of the network are loaded ("encoder", "decoder.0"), each of them whole; the others
     keep their first values. Raises ConfigError where something is missing, left over or of another size.
     """
+    if not path.is_file():
+        raise ConfigError(f"network.weights: {path} is not there")
     try:
         saved = _read(path)
         weights = saved if path.suffix == SAFE else saved["average"]

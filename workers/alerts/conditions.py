@@ -165,7 +165,7 @@ def _certificates(config: Config, now: float) -> Iterator[Condition]:
             yield Condition(f"certificate:{key}", str(error), f"see {key}", mark=9.0)
             continue
         if days < config.alerts.certificate_days:
-            sentence = f"{path} ends in {days:.0f} days" if days > 0 else f"{path} has expired"
+            sentence = f"{path} ends in {int(days)} days" if days > 0 else f"{path} has expired"
             mark = float(sum(days < least for least in (7, 1, 0)))
             yield Condition(f"certificate:{key}", sentence, "renew it, then restart medpipe", mark=mark)
 

@@ -17,19 +17,48 @@ async function refresh() {
   if (number !== asked) return; // a later answer has come before this one
   if (text !== shown) { // who is about to click, or reads, is not disturbed for nothing
     shown = text;
-    place.innerHTML = text;
+    keepingFocus(() => (place.innerHTML = text));
     localTimes(place);
   }
-  say('up to date');
+  tell(JSON.parse(answer.headers.get('x-counts') || '{}'));
+  say('live');
 }
 
 function say(words) {
   sign.textContent = words;
-  sign.classList.toggle('away', words !== 'up to date');
+  sign.classList.toggle('away', words !== 'live');
 }
 
+/* Who is on a study with the keyboard stays on it, wherever it has moved to. */
+function keepingFocus(change) {
+  const active = document.activeElement;
+  const row = place.contains(active) ? active.closest('[data-study]') : null;
+  const which = row ? [...row.querySelectorAll('a')].indexOf(active) : -1;
+  change();
+  if (which < 0) return;
+  const links = place.querySelectorAll(`[data-study="${row.dataset.study}"] a`);
+  if (links.length) links[Math.min(which, links.length - 1)].focus({ preventScroll: true });
+}
+
+function tell(counts) {
+  for (const [group, number] of Object.entries(counts)) {
+    const sign = document.querySelector(`[data-count="${group}"]`);
+    if (sign) sign.textContent = number;
+    if (sign) sign.toggleAttribute('data-none', number === 0);
+  }
+}
+
+/* Year first, as in DICOM: no reader has to guess which is the month. Of today, the time is enough. */
 function localTimes(within) {
-  for (const time of within.querySelectorAll('time')) time.textContent = new Date(time.dateTime).toLocaleString();
+  const two = number => String(number).padStart(2, '0');
+  const today = new Date().toDateString();
+  for (const time of within.querySelectorAll('time')) {
+    const at = new Date(time.dateTime);
+    const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+    const clock = `${two(at.getHours())}:${two(at.getMinutes())}`;
+    time.title = `${day} ${clock}:${two(at.getSeconds())}`;
+    time.textContent = at.toDateString() === today ? clock : `${day} ${clock}`;
+  }
 }
 
 let pause;

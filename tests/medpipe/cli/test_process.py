@@ -119,7 +119,8 @@ def test_what_is_refused_says_why_and_leaves_no_folder(
         (["process", "FILE", "--out", "OUT", "--format", "gif"], 2, "--format 'gif'"),
         (["--config", "/no/medpipe.toml", "config", "show"], 2, "/no/medpipe.toml: cannot be read"),
         (["sample", "dragon", "--out", "OUT"], 2, "dragon"),
-        (["procses"], 2, "No such command"),
+        (["procses"], 2, "error: USAGE: No such command 'procses'"),
+        (["train"], 2, "Missing argument 'EXPERIMENT.toml'; `medpipe train --help` says more"),
     ],
 )
 def test_an_error_is_one_line_with_its_exit_code(
@@ -130,6 +131,7 @@ def test_an_error_is_one_line_with_its_exit_code(
     assert run([names.get(word, word) for word in command]) == code
     shown = capsys.readouterr()
     assert said in shown.err and "Traceback" not in shown.err and shown.out == ""
+    assert shown.err.startswith("error: ") and shown.err.count("\n") == 1
 
 
 def test_a_database_that_is_away_is_a_peer_that_cannot_be_reached(
@@ -151,6 +153,9 @@ def test_a_site_without_tables_is_told_to_make_them(
     assert run(["--config", str(tmp_path / "m.toml"), "init"]) == 0
     assert run(["--config", str(tmp_path / "m.toml"), "status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.split("\n", 1)[1]) == []
+    assert run(["--config", str(tmp_path / "m.toml"), "status", "1.2.3"]) == 1
+    assert capsys.readouterr().err == "error: NOT_FOUND: study 1.2.3: nothing received under this UID\n"
+    assert run(["--config", str(tmp_path / "m.toml"), "status", "--state", "lost"]) == 2
 
 
 def test_no_volume_is_made_of_what_is_left_of_a_series(

@@ -65,6 +65,11 @@ def test_an_irregular_stack_is_refused_with_its_reason(made: list[Plane], code: 
     assert reason(made) == code
 
 
+def test_a_tilt_is_told_as_an_angle_and_a_shift() -> None:
+    with pytest.raises(Refused, match=r"tilted by 11\.3 degrees: its last slice lies 1\.2 mm off"):
+        stack(planes([0.0, 3.0, 6.0], shear=0.2), TOLERANCES)
+
+
 def test_a_tilt_of_less_than_half_a_pixel_is_none() -> None:
     stack(planes([0.0, 3.0, 6.0], shear=0.02), TOLERANCES)
 

@@ -179,7 +179,6 @@ def test_monochrome1_is_inverted_for_the_network_only(make_image: MakeImage, mak
     ("shape", "given", "spec", "code"),
     [
         ((1, 1, 64, 64), {"modality": "US"}, {}, ReasonCode.NOT_FOR_BUNDLE),
-        ((3, 1, 64, 64), {}, {}, ReasonCode.NOT_FOR_BUNDLE),
         ((1, 1, 64, 64), {}, {"sop_classes": ["1.2.3"]}, ReasonCode.NOT_FOR_BUNDLE),
         ((1, 1, 64, 64), {}, {"dims": 3}, ReasonCode.NOT_FOR_BUNDLE),
         ((1, 1, 64, 64), {}, {"scale": "spacing", "spacing": (1, 1)}, ReasonCode.NOT_FOR_BUNDLE),
@@ -204,3 +203,35 @@ def test_a_spacing_that_would_fill_the_memory_is_refused(
     with pytest.raises(Refused) as refused:
         prepare(image, bundle)
     assert refused.value.code == ReasonCode.TOO_LARGE
+
+
+def coloured(shape: tuple[int, int] = (64, 64)) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A red picture (3, 1, J, I)."""
+    picture = np.zeros((3, 1, *shape), np.uint8)
+    picture[0] = 200
+    return picture
+
+
+def test_a_refusal_is_in_a_readers_words(make_image: MakeImage, make_bundle: MakeBundle) -> None:
+    """No name of the image, so that the same refusal of many is told once; no letters for axes."""
+    with pytest.raises(Refused) as colour:
+        prepare(make_image(coloured()), make_bundle())
+    assert str(colour.value) == "bundle spots is for grey pictures, not colour pictures"
+    small = make_bundle(dims=3, orientation="RAS", extent_mm={"min": [20, 35, 25], "max": [56, 70, 52]})
+    with pytest.raises(Refused) as extent:
+        prepare(make_image(np.zeros((1, 9, 64, 64), np.uint8)), small)
+    assert str(extent.value) == (
+        "bundle spots is meant for 20 x 35 x 25 to 56 x 70 x 52 mm (head-foot x front-back x right-left); "
+        "this image covers 9 x 64 x 64 mm"
+    )
+
+
+def test_a_grey_picture_that_is_stored_as_rgb_is_grey(make_image: MakeImage, make_bundle: MakeBundle) -> None:
+    """As ultrasound machines store it. A JPEG's rounding may tint it by a level or two; Doppler's colours do more."""
+    plane = np.random.default_rng(0).integers(0, 254, (1, 64, 64), np.uint8)
+    tinted = np.stack([plane, plane + 1, plane + 2])
+    seen = prepare(make_image(tinted), make_bundle()).array
+    assert np.allclose(seen, prepare(make_image(plane[None] + 1), make_bundle()).array, atol=1e-6)
+    tinted[:, 0, 5, 5] = (0, 90, 200)
+    with pytest.raises(Refused, match="not colour pictures"):
+        prepare(make_image(tinted), make_bundle())

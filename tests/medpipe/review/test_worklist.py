@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 import sqlalchemy as sa
 
-from medpipe.review.words import GROUPS, STATES, plain_reason
+from medpipe.review.words import GROUPS, STATES, commands, plain_reason
 from workers.spool import Sidecar
 from workers.tables import JobState, result
 
@@ -51,8 +54,10 @@ def test_a_refusal_says_why_in_plain_words(case, browser):
     reason = "GEOM_GAP: a slice is missing between 4 and 5; COLOUR: <b>colour</b> where grey is needed"
     case(state=JobState.QUARANTINED, reason=reason, delivered=None).save()
     page = browser().get("/app/studies/1.2.3").text
-    assert "Refused: not analysed" in page
-    assert "A slice is missing between 4 and 5. <code>GEOM_GAP</code>" in page
+    assert ">Refused</span>" in page
+    words = " ".join(re.sub("<[^>]*>", "", page).split())
+    assert "A slice is missing. A slice is missing between 4 and 5. GEOM_GAP" in words
+    assert "What to do: Send the missing instance; the study is then processed anew." in words
     assert "&lt;b&gt;colour&lt;/b&gt;" in page and "<b>colour" not in page
 
 
@@ -103,6 +108,31 @@ def test_there_may_be_more_than_is_shown(case, browser):
         case(study=f"1.2.{number}").save()
     answer = browser().post("/api/search", json={"limit": 2}).json()
     assert len(answer["lines"]) == 2 and answer["more"]
+
+
+def test_groups_that_need_a_person_have_their_number(case, browser, registry):
+    case(study="1.2.1", state=JobState.FAILED, reason="boom").save()
+    case(study="1.2.2", state=JobState.QUARANTINED, reason="COLOUR: a colour picture").save()
+    case(study="1.2.3", content="older", state=JobState.FAILED, reason="boom").save()
+    case(study="1.2.3", content="newer", planned=1_700_000_002.0).save()
+    registry.register(
+        [Sidecar("f", "1.9.1", "1.2.840.10008.5.1.4.1.1.7", "1.9", "1.9.2", "1.2", "d", 1, "A", "M", 5.0)]
+    )
+    client = browser()
+    answer = client.post("/api/search", json={"group": "refused"}).json()
+    assert answer["counts"] == {"under way": 1, "failed": 1}
+    assert [line["study"]["study_uid"] for line in answer["lines"]] == ["1.2.2"]
+    assert json.loads(client.post("/app/rows", data={"text": ""}).headers["x-counts"]) == answer["counts"]
+    assert '<b data-count="failed">1</b>' in client.get("/app").text
+
+
+def test_what_is_left_out_of_a_result_is_said_beside_it(case, browser):
+    case(reason="LOCALIZER: a localizer is a scout picture, not a slice of a volume").save()
+    words = " ".join(re.sub("<[^>]*>", "", browser().get("/app").text).split())
+    assert (
+        "Left out: A scout picture. A localizer is a scout picture, not a slice of a volume. LOCALIZER"
+        in words
+    )
 
 
 def test_only_the_newest_job_of_a_bundle_counts(case, lines):
@@ -197,3 +227,7 @@ def test_every_state_has_words_and_every_group_known_states():
 )
 def test_reasons_in_plain_words(reason, plain):
     assert plain_reason(reason) == plain
+
+
+def test_commands_stand_out_and_nothing_else_is_html():
+    assert commands("raise `worker.attempts` <now>") == "Raise <code>worker.attempts</code> &lt;now&gt;"

@@ -12,7 +12,7 @@ from medpipe.logs import pseudonym
 from workers.named import study_named
 from workers.queue import job_workflow_id
 from workers.registry import JobPlan
-from workers.status import cancel, retry, status_rows
+from workers.status import cancel, retry, state_counts, status_rows
 from workers.tables import JobState
 
 
@@ -56,6 +56,21 @@ def test_a_cancelled_job_leaves_the_queue_and_its_running_workflow_loses_its_cla
 def test_an_unknown_name_is_said_to_be_unknown(site: Any) -> None:
     with pytest.raises(NotFound, match="neither a study with jobs nor a job"):
         cancel(site.registry, site.queue, "2.25.404", "me")
+
+
+def test_the_list_can_be_narrowed_to_states_and_to_the_newest(site: Any) -> None:
+    jobs = [site.plan(f"2.25.{number}") for number in range(3)]
+    site.put(jobs[0], state="failed", reason="boom")
+    site.sql(
+        "INSERT INTO study (study_uid, calling_aes, first_at, last_at, instances, generation, settled, retention) "
+        "VALUES ('2.25.9', '[]', 1, 1, 1, 1, 0, 'kept')"
+    )
+    every = [row["study"] for row in status_rows(site.registry)]
+    assert every[0] == "2.25.9" and len(every) == 4
+    assert [row["job"] for row in status_rows(site.registry, states=["failed"])] == [jobs[0]]
+    assert [row["study"] for row in status_rows(site.registry, states=["settling"])] == ["2.25.9"]
+    assert [row["study"] for row in status_rows(site.registry, limit=2)] == every[:2]
+    assert state_counts(site.registry) == {"settling": 1, "failed": 1, "queued": 2}
 
 
 def test_a_study_is_found_by_its_name_in_the_log(site: Any) -> None:

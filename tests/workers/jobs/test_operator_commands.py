@@ -105,6 +105,17 @@ def test_a_name_that_is_not_whole_must_be_of_one_study(kept: Any, type_in: Type)
     assert type_in("explain", "uid-12")[0] == type_in("explain", "uid-not-hex")[0] == 2
 
 
+def test_a_refused_study_says_what_became_of_it_below_the_rules(kept: Any, type_in: Type) -> None:
+    kept.received().settle(JobState.QUARANTINED, reason="GEOM_GAP: a slice is missing")
+    for name in (kept.study, pseudonym(kept.study)):
+        code, said, _ = type_in("explain", name)
+        lines = said.splitlines()
+        assert code == 0 and lines[-2].endswith(": quarantined: GEOM_GAP: a slice is missing")
+        assert (
+            lines[-1] == "  GEOM_GAP, what to do: send the missing instance; the study is then processed anew"
+        )
+
+
 def test_a_backup_holds_the_settings_without_secrets_and_comes_back(
     kept: Any, type_in: Type, tmp_path: Path
 ) -> None:
