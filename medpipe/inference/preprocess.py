@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medpipe.bundle import Bundle, InputSpec, MeanStd, Percentile, Window
 from medpipe.errors import ReasonCode, Refused
 from medpipe.inference.field import find_field, is_inside
+from medpipe.inference.grey import without_colour
 from medpipe.inference.resample import resample, resample_bands
 from medpipe.types import Image
 
@@ -25,8 +26,6 @@ Shape = tuple[int, int, int]
 _PERCENTILE_SAMPLES = 4_000_000
 _LARGEST_WORKING_GRID = 2**31
 """Voxels: 8 GB of float32. More comes of a spacing that is not the image's own, not of a patient."""
-_TINT = 3
-"""Levels of 255 by which the three colours of a grey picture may differ: what JPEG's change of colours rounds."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +89,6 @@ def prepare(image: Image, bundle: Bundle) -> Prepared:
     image = without_colour(image, bundle.input)
     check_meant_for(image, bundle)
     return to_working_grid(image, bundle.input)
-
-
-def without_colour(image: Image, spec: InputSpec) -> Image:
-    """A grey picture that is stored as RGB, as ultrasound machines do, as the one channel that a network wants.
-
-    Grey is only what differs nowhere by more than `_TINT` levels between red, green and blue: all else stays as it is.
-    """
-    if spec.channels != 1 or image.array.shape[0] != 3 or image.array.dtype != np.uint8:
-        return image
-    red, green, blue = image.array
-    tint = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    if tint.max(initial=0) > _TINT:
-        return image
-    return replace(image, array=green[None], photometric="MONOCHROME2")
 
 
 def to_working_grid(image: Image, spec: InputSpec) -> Prepared:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medpipe.bundle import InputSpec, MeanStd, ZScore
 from medpipe.errors import ConfigError
+from medpipe.inference.grey import without_colour
 from medpipe.inference.preprocess import to_working_grid
 from medpipe.inference.resample import resample
 from medpipe.training.sources import Source
@@ -76,7 +77,7 @@ def reduce(image: Image, truth: NDArray[np.bool_], spec: InputSpec) -> Reduced:
 
     Raises Refused where a field of view is looked for and there is none.
     """
-    prepared = to_working_grid(image, spec)
+    prepared = to_working_grid(without_colour(image, spec), spec)
     way = prepared.way_back
     shares = np.stack([_share(way.view(mask), way.working) for mask in truth])
     inside = np.ones(way.working, np.bool_) if prepared.inside is None else prepared.inside

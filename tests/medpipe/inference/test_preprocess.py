@@ -227,11 +227,23 @@ def test_a_refusal_is_in_a_readers_words(make_image: MakeImage, make_bundle: Mak
 
 
 def test_a_grey_picture_that_is_stored_as_rgb_is_grey(make_image: MakeImage, make_bundle: MakeBundle) -> None:
-    """As ultrasound machines store it. A JPEG's rounding may tint it by a level or two; Doppler's colours do more."""
+    """As ultrasound machines store it. A JPEG's rounding may tint it by a level or two."""
     plane = np.random.default_rng(0).integers(0, 254, (1, 64, 64), np.uint8)
     tinted = np.stack([plane, plane + 1, plane + 2])
     seen = prepare(make_image(tinted), make_bundle()).array
     assert np.allclose(seen, prepare(make_image(plane[None] + 1), make_bundle()).array, atol=1e-6)
-    tinted[:, 0, 5, 5] = (0, 90, 200)
+
+
+def test_marks_in_a_grey_picture_are_taken_by_their_luminance(
+    make_image: MakeImage, make_bundle: MakeBundle
+) -> None:
+    """Calipers and arrows are burnt in in colour; a Doppler box is more than a hundredth of the picture."""
+    picture = np.full((3, 1, 64, 64), 100, np.uint8)
+    picture[:, 0, 5, :40] = np.array([[0], [200], [0]])
+    grey = picture[:1].copy()
+    grey[0, 0, 5, :40] = 117  # 0.587 x 200
+    seen = prepare(make_image(picture), make_bundle()).array
+    assert np.array_equal(seen, prepare(make_image(grey), make_bundle()).array)
+    picture[:, 0, 6, :2] = np.array([[0], [200], [0]])
     with pytest.raises(Refused, match="not colour pictures"):
-        prepare(make_image(tinted), make_bundle())
+        prepare(make_image(picture), make_bundle())
