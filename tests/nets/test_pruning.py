@@ -108,8 +108,11 @@ def test_the_image_s_own_channels_stay() -> None:
 
 def test_running_statistics_and_mode_stay() -> None:
     network = build("attention-unet").eval()
+    momenta = [part.momentum for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     prune(network, torch.randn(1, 3, 64, 64), ratio=0.3)
     assert not network.training
+    assert [part.momentum for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)] == momenta
+    assert all(momenta)
     means = [value for name, value in network.state_dict().items() if name.endswith("running_mean")]
     assert means
     assert all(not mean.any() for mean in means)
