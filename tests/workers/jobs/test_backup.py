@@ -172,6 +172,22 @@ def test_a_file_that_the_disk_has_lost_is_named_and_stops_no_backup(
     assert sorted(one.retention for one in rows(elsewhere, instance)) == ["kept", "kept", "removed"]
 
 
+def test_what_lies_aside_is_not_counted_when_files_are_missing(
+    kept: Any, tmp_path: Path, elsewhere: Config
+) -> None:
+    lost = kept.receive(0)
+    kept.received()
+    kept.receive(1, content=b"other")
+    kept.register()
+    kept.settle(JobState.FAILED)
+    kept.spool.path_of(lost).unlink()
+    restore(elsewhere, back_up(kept, tmp_path), "me")
+    assert sorted((one.retention, one.aside) for one in rows(elsewhere, instance)) == [
+        ("kept", False), ("kept", False), ("kept", True), ("removed", False)
+    ]  # fmt: skip
+    assert rows(elsewhere, study)[0].instances == 2
+
+
 @pytest.mark.parametrize(
     "member",
     ["spool/", "database/medpipe.sqlite", "manifest.json", "SHA256SUMS", "SHA256SUMS.sha256", "settings/"],
@@ -248,6 +264,15 @@ def test_a_backup_of_a_newer_version_is_refused(
     path = back_up(kept, tmp_path)
     with pytest.raises(NewerDatabase, match=r"the backup .* is of a newer version"):
         restore(elsewhere, path, "me")
+
+
+def test_a_backup_of_a_newer_form_is_refused(
+    kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = back_up(kept, tmp_path)
+    monkeypatch.setattr("workers.backup.archive.FORMAT", 0)
+    with pytest.raises(IntegrityError, match=r"made by medpipe .*; use that version, or a newer one"):
+        verify(path)
 
 
 def test_a_newer_database_is_refused_and_left_as_it_is(kept: Any, tmp_path: Path) -> None:
