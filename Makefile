@@ -1,12 +1,13 @@
-# make setup | run [ONCE=1] [SAMPLE=path] | test | check | bench | docs | lock | sbom
+# make setup | run [ONCE=1] [SAMPLE=path] | test [JOBS=2] | check | bench | docs | lock | sbom
 PYTHON := .venv/bin/python
+JOBS ?= 2
 
 .PHONY: help setup run test check bench docs lock sbom
 
 help:
 	@echo "make setup   system packages, .venv, the project in it"
 	@echo "make run     the demo: a PACS, medpipe, a study on its way through (ONCE=1, SAMPLE=path)"
-	@echo "make test    set-up, checks and all tests"
+	@echo "make test    set-up, checks and all tests (JOBS=2: so many side by side)"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks, as one Markdown table"
 	@echo "make docs    write docs/commands.md and docs/conformance.md from the code"
@@ -26,7 +27,7 @@ check: setup
 	.venv/bin/lint-imports
 
 test: check
-	.venv/bin/pytest
+	.venv/bin/pytest -n $(JOBS) --dist worksteal
 
 bench: setup
 	@$(PYTHON) bench/all.py

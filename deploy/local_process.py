@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 
@@ -17,11 +17,33 @@ class StartError(RuntimeError):
     """A program is missing, or ended, or did not answer in time; the text ends with the tail of its log."""
 
 
+def _own_ports() -> Iterator[int]:
+    """Ports that no other process gets from here: blocks of them, each taken by a name that the kernel forgets with us.
+
+    They lie below those that the kernel gives to whoever asks for any (on Linux from 32768 on): what listens on one
+    later, or nobody does, is not disturbed by another test's server or by the near end of a connection.
+    """
+    for first in range(20_000, 32_000, 50):
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0medpipe-ports-{first}")
+        except OSError:
+            name.close()
+            continue
+        name.detach()  # it stays open, and the name ours, until this process ends
+        yield from range(first, first + 50)
+
+
+_ports = _own_ports()
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment, on any address."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on, on any address; a new one each time."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise StartError("no TCP port from 20000 to 31999 is free")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, interval: float = 0.05) -> bool:

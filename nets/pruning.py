@@ -34,11 +34,21 @@ def prune(network: nn.Module, image: Tensor, *, ratio: float, everywhere: bool =
     import torch_pruning
 
     before = _widths(network)
+    norm = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+
+    def importance(group: Any, **options: Any) -> Tensor:
+        norms: Tensor = norm(group, **options)
+        if (
+            everywhere
+        ):  # the strongest tenth goes after all others; max_pruning_ratio counts before a step, not in it
+            norms[norms.topk(math.ceil(len(norms) / 10)).indices] += 1e6
+        return norms
+
     with _tracing(network):
         pruner = torch_pruning.pruner.BasePruner(
             network,
             image,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            importance=importance,
             pruning_ratio=ratio,
             global_pruning=everywhere,
             max_pruning_ratio=0.9 if everywhere else 1.0,

@@ -11,6 +11,15 @@ from local_authority import LocalAuthority, openssl_program
 
 from workers.database import migrate
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that run beside each other (`-n`) share the cores; it is set before their processes start."""
+    processes = getattr(config.option, "numprocesses", None)
+    if processes:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // processes)))
+
+
 # of the profile that is loaded already (another one in CI) all but its 200 ms an example: a busy machine takes longer
 settings.register_profile("untimed", parent=settings(), deadline=None)
 settings.load_profile("untimed")

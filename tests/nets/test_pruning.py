@@ -85,6 +85,26 @@ def test_ranked_everywhere_layers_lose_different_shares() -> None:
     assert kept(uneven) - {0.5, 0.6, 0.7, 1.0}
 
 
+def test_ranked_everywhere_a_layer_keeps_a_tenth() -> None:
+    """Of forty channels all but two are nearly zero."""
+    torch.manual_seed(0)
+    wide = {**PLAIN, "features": [40, 40]}
+    network = registry.build("plain-conv-unet", in_channels=3, classes=4, **wide)
+    first, second = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)][:2]
+    with torch.no_grad():
+        first.weight[:38] *= 1e-4
+        second.weight[:, :38] *= 1e-4
+    prune(network, torch.randn(1, 3, 16, 16), ratio=0.3, everywhere=True)
+    assert first.out_channels == 4
+
+
+def test_heads_that_speak_in_training_alone_are_pruned_along() -> None:
+    network = build("attention-unet", deep_supervision=True).eval()
+    prune(network, torch.randn(1, 3, 64, 64), ratio=0.3)
+    outputs = network.train()(torch.randn(2, 3, 64, 64))
+    assert [tuple(one.shape) for one in outputs] == [(2, 4, n, n) for n in (64, 32, 16, 8)]
+
+
 def test_the_image_s_own_channels_stay() -> None:
     """A depthwise convolution right on the (padded) image filters all of its channels afterwards too."""
 
@@ -108,8 +128,11 @@ def test_the_image_s_own_channels_stay() -> None:
 
 def test_running_statistics_and_mode_stay() -> None:
     network = build("attention-unet").eval()
+    momenta = [part.momentum for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     prune(network, torch.randn(1, 3, 64, 64), ratio=0.3)
     assert not network.training
+    assert [part.momentum for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)] == momenta
+    assert all(momenta)
     means = [value for name, value in network.state_dict().items() if name.endswith("running_mean")]
     assert means
     assert all(not mean.any() for mean in means)

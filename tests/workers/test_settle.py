@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,24 @@ def test_a_study_that_is_not_yet_quiet_waits(tmp_path: Path, photograph: Path) -
     site = Site(tmp_path / "root", [RULE], settle_seconds=4e9)
     site.receive(photograph)
     assert settled(site) == []
+
+
+def test_the_worker_that_leads_settles_and_another_does_not(tmp_path: Path, photograph: Path) -> None:
+    site = Site(tmp_path / "root", [RULE])
+    site.receive(photograph)
+    answers, jobs, stop = iter([False, False, True]), [], threading.Event()
+
+    def leads() -> bool:
+        jobs.append(len(site.registry.jobs()))
+        answer = next(answers, None)
+        if answer is None:
+            stop.set()
+        return bool(answer)
+
+    with site.steward:
+        site.steward.run(stop, leads, every=0.01)
+    site.registry.close()
+    assert jobs == [0, 0, 0, 1]  # before each round
 
 
 def test_a_study_that_no_rule_wants_is_ignored_and_says_why(tmp_path: Path, photograph: Path) -> None:

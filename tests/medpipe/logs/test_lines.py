@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +62,42 @@ def test_a_site_may_have_its_uids_plain(lines: Callable[..., Callable[[], list[s
     assert (line["message"], line["study"]) == (f"study {STUDY}", STUDY)
 
 
+def test_a_study_has_the_same_pseudonym_on_every_day_and_in_every_process() -> None:
+    assert pseudonym(STUDY) == "uid-2eb1f2d8843f73e4"
+
+
+def test_facts_that_are_uids_have_pseudonyms_however_short_or_many(
+    lines: Callable[..., Callable[[], list[str]]],
+) -> None:
+    said = lines()
+    extra = about(Event.STUDY_SETTLED, study="1.2.3", series=None, others=[STUDY, 7])
+    logging.getLogger("workers.settle").info("settled", extra=extra)
+    (line,) = map(json.loads, said())
+    assert (line["study"], line["series"], line["others"]) == (
+        pseudonym("1.2.3"),
+        None,
+        [pseudonym(STUDY), 7],
+    )
+
+
+def test_no_fact_takes_the_place_of_what_a_line_says_itself(
+    lines: Callable[..., Callable[[], list[str]]],
+) -> None:
+    said = lines()
+    logging.getLogger("workers").info("told", extra=about(Event.JOB_ENDED, message="other", level="debug"))
+    (line,) = map(json.loads, said())
+    assert (line["message"], line["level"]) == ("told", "info")
+
+
+def test_a_log_that_begins_again_says_each_line_once_as_it_was_asked_last(
+    lines: Callable[..., Callable[[], list[str]]],
+) -> None:
+    lines(format="text")
+    said = lines(format="json")
+    logging.getLogger("workers").info("told")
+    assert [json.loads(line)["message"] for line in said()] == ["told"]
+
+
 def test_addresses_versions_and_the_standards_uids_stay(
     lines: Callable[..., Callable[[], list[str]]],
 ) -> None:
@@ -74,9 +113,12 @@ def test_everything_within_has_the_facts_that_it_is_about(
 ) -> None:
     said = lines()
     with concerning(job="4f0c"):
+        with concerning(peer="PACS"):
+            logging.getLogger("medpipe.pacs").warning("refused")
         logging.getLogger("medpipe.pacs").warning("refused")
     logging.getLogger("medpipe.pacs").warning("refused")
-    assert [json.loads(line).get("job") for line in said()] == ["4f0c", None]
+    facts = [(told.get("job"), told.get("peer")) for told in map(json.loads, said())]
+    assert facts == [("4f0c", "PACS"), ("4f0c", None), (None, None)]
 
 
 @pytest.mark.parametrize("name", ["pydicom.valuerep", "pynetdicom.events", "highdicom", "py.warnings", "PIL"])
@@ -89,6 +131,14 @@ def test_of_a_library_that_sees_dicom_the_place_is_told_and_no_text(
     (line,) = said()
     assert "Doe" not in line and name in line and "test_lines.py" in line
     assert json.loads(line)["event"] == "library"
+
+
+def test_what_the_network_library_says_a_second_time_is_not_told(
+    lines: Callable[..., Callable[[], list[str]]],
+) -> None:
+    said = lines()
+    logging.getLogger("pynetdicom.acse").error("association aborted")
+    assert said() == []
 
 
 def test_a_python_warning_is_a_line_without_its_text(
@@ -112,6 +162,48 @@ def test_an_exception_is_told_by_class_and_places(lines: Callable[..., Callable[
     assert foreign["class"] == "ValueError" and "text" not in foreign and "Doe" not in str(foreign)
     assert foreign["at"][0].startswith("test_lines.py:")
     assert (ours["code"], ours["text"]) == ("PEER_REFUSED", f"ARCHIVE does not take {pseudonym(STUDY)}")
+
+
+def test_of_a_file_that_is_not_there_its_name_is_not_told(
+    lines: Callable[..., Callable[[], list[str]]], tmp_path: Path
+) -> None:
+    said = lines()
+    try:
+        (tmp_path / "Doe^Jane.dcm").read_bytes()
+    except OSError:
+        logging.getLogger("workers.spool").exception("not read")
+    (line,) = said()
+    assert json.loads(line)["error"]["text"] == "No such file or directory" and "Doe" not in line
+
+
+NOBODY_CATCHES = """
+import threading
+from medpipe.config import Logs
+from medpipe.logs import begin, catch_all
+
+class Odd:
+    def __del__(self):
+        raise ValueError("Doe^Jane")
+
+def fails():
+    raise ValueError("Doe^Jane")
+
+begin("worker", Logs(format="json"))
+catch_all()
+Odd()
+thread = threading.Thread(target=fails)
+thread.start()
+thread.join()
+fails()
+"""
+
+
+def test_what_nobody_catches_in_any_thread_is_a_line_like_all_others() -> None:
+    done = subprocess.run([sys.executable, "-c", NOBODY_CATCHES], capture_output=True, text=True, check=False)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 1 and "Doe" not in done.stderr
+    assert [one["message"] for one in told] == ["nobody could catch this", *["nobody caught this"] * 2]
+    assert {one["error"]["class"] for one in told} == {"ValueError"}
 
 
 def test_a_line_that_cannot_be_made_does_not_show_its_arguments(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_process import free_port
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
@@ -98,7 +99,4 @@ def silent_peer() -> Iterator[Peer]:
 @pytest.fixture
 def nobody() -> Peer:
     """A peer that does not listen."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return Peer(ae_title="ARCHIVE", host="127.0.0.1", port=port, timeout=1)
+    return Peer(ae_title="ARCHIVE", host="127.0.0.1", port=free_port(), timeout=1)

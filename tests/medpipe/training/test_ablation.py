@@ -12,7 +12,7 @@ import pytest
 import tomli_w
 
 from medpipe.errors import ConfigError
-from medpipe.training.ablation import Ablation, Difference, filled, laid_over, levels, paired, spread
+from medpipe.training.ablation import Ablation, Difference, Measure, filled, laid_over, levels, paired, spread
 from medpipe.training.screening import Place, fill_cache, measured, trained
 from nets.registry import NETWORKS
 
@@ -111,6 +111,8 @@ def test_what_a_row_needs_is_of_the_same_fold(ablation: Ablation) -> None:
     pruning = ablation.plan("pruning", 3, STEPS)
     needs = {need.name: need for need in pruning.needs}
     assert set(needs) == {"teacher", "restored", "self-supervised"}
+    assert pruning.content["budget"].keys() & {"minutes", "steps"} == {"steps"}
+    assert (needs["teacher"].measure, needs["teacher"].prune) == (Measure(), None)
     for need in needs.values():
         assert need.content["data"]["held_out"] == 3
         assert need.content["data"]["thresholds"] == list(ablation.folds[4][:6])
@@ -139,6 +141,11 @@ def test_a_stamp_follows_budget_fold_and_side_runs(ablation: Ablation, tmp_path:
     other = Ablation(EXPERIMENTS / "screening.toml", rows)
     assert plan.stamp != other.plan("distillation", 0, STEPS).stamp
     assert ablation.plan("tta", 0, STEPS).stamp == other.plan("tta", 0, STEPS).stamp
+    rows.write_text(ROWS.read_text().replace("prune = ", "prune = 0.0625 # "))
+    assert (
+        ablation.plan("pruning", 0, STEPS).stamp
+        != Ablation(EXPERIMENTS / "screening.toml", rows).plan("pruning", 0, STEPS).stamp
+    )
 
 
 def test_an_unknown_row_or_fold_is_refused(ablation: Ablation) -> None:

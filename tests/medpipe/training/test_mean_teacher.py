@@ -11,10 +11,12 @@ import torch
 
 from medpipe.errors import ConfigError
 from medpipe.training import train
-from medpipe.training.experiment import load_experiment
-from medpipe.training.mean_teacher import ramp
+from medpipe.training.experiment import Stage, load_experiment
+from medpipe.training.mean_teacher import MeanTeacher, ramp
+from medpipe.training.patches import PatchSampler
 from medpipe.training.state import CHECKPOINT
 from medpipe.training.trainer import Trainer
+from medpipe.training.ways import Unlabelled
 
 from .conftest import NAMES, write_experiment
 
@@ -63,6 +65,60 @@ def test_views_follow_from_seed_and_step_alone(trainer: Trainer) -> None:
     assert not torch.equal(one.student, other.student)
 
 
+AS_IT_IS = {
+    "gain": [1.0, 1.0],
+    "channel_gain": [1.0, 1.0],
+    "gamma": [1.0, 1.0],
+    "shift": 0.0,
+    "blur": 0.0,
+    "noise": 0.0,
+}
+
+
+def test_every_view_has_a_noise_of_its_own_over_the_picture_as_it_is(
+    unlabelled: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    still = load_experiment(
+        write_experiment(tmp_path, unlabelled=UNLABELLED, patches={"size": 64, "batch": 2, **AS_IT_IS})
+    )
+    lit = still.model_copy(update={"patches": load_experiment(write_experiment(tmp_path)).patches})
+    cases = Trainer(still, drawn_data, tmp_path / "run", CPU).cases.unlabelled
+    teacher = MeanTeacher(Unlabelled.model_validate(UNLABELLED), still, cases)
+    plain = PatchSampler(cases, still.patches, still.input, seed=teacher._sampler.seed)
+    cut_of_lit = MeanTeacher(Unlabelled.model_validate(UNLABELLED), lit, cases)._sampler
+    noises = []
+    for step in (7, 8):
+        views = teacher.views(step)
+        for index in range(2):
+            picture = plain.patch(step, index, still.patches)[0]
+            assert torch.equal(cut_of_lit.patch(step, index, cut_of_lit.spec)[0], picture)
+            noises += [(view[index] - picture).flatten() for view in (views.student, views.teacher)]
+    assert [float(noise.std()) for noise in noises] == pytest.approx([0.1] * 8, rel=0.05)
+    assert np.abs(np.corrcoef(np.stack(noises)) - np.eye(8)).max() < 0.1
+
+
+def test_every_view_has_colours_of_its_own(trainer: Trainer) -> None:
+    silent = Unlabelled.model_validate({**UNLABELLED, "noise": 0.0})
+    views = MeanTeacher(silent, trainer.spec, trainer.cases.unlabelled).views(0)
+    assert not torch.allclose(views.student, views.teacher, atol=0.1)
+
+
+def test_no_process_sees_what_another_sees_nor_the_labelled_pictures_places(trainer: Trainer) -> None:
+    assert trainer.mean_teacher is not None
+    first, second = trainer.mean_teacher.views(3, rank=0), trainer.mean_teacher.views(3, rank=1)
+    assert not any(torch.allclose(one, two) for one in first.student for two in second.student)
+    assert trainer.mean_teacher._sampler.seed != trainer.sampler.seed
+
+
+def test_views_grow_with_the_patches(trainer: Trainer) -> None:
+    stages = (Stage(until=0.5, size=32, batch=4),)
+    patches = trainer.spec.patches.model_copy(update={"stages": stages})
+    growing = trainer.spec.model_copy(update={"patches": patches})
+    spec = Unlabelled.model_validate(UNLABELLED)
+    teacher = MeanTeacher(spec, growing, trainer.cases.unlabelled)
+    assert [teacher.views(0, done).student.shape[-1] for done in (0.0, 0.5)] == [32, 64]
+
+
 def test_the_student_comes_to_agree_with_its_average(trainer: Trainer) -> None:
     """With nothing else in the loss, steps on one batch bring the network nearer to the average."""
     trainer.loss.focal = trainer.loss.dice = 0.0
@@ -85,6 +141,19 @@ def test_a_class_that_is_not_counted_gets_no_gradient(trainer: Trainer) -> None:
     assert logits.grad is not None
     moved = logits.grad.abs().sum(dim=(0, 2, 3)) > 0
     assert moved.tolist() == [False, True, True, False]
+
+
+def test_the_term_is_the_distance_inside_by_its_weight_and_the_ramp(trainer: Trainer) -> None:
+    assert trainer.mean_teacher is not None
+    logits, average, inside = (
+        torch.zeros(1, 4, 2, 2),
+        torch.full((1, 4, 2, 2), -50.0),
+        torch.zeros(1, 1, 2, 2),
+    )
+    inside[..., 0] = 1
+    logits[..., 1] = 50.0  # outside of the picture they may differ
+    term = trainer.mean_teacher.loss(logits, average, inside, 0.25)
+    assert float(term) == pytest.approx(10 * ramp(0.25, 0.5) * 0.5**2)
 
 
 def test_the_term_grows_to_its_weight() -> None:

@@ -61,6 +61,15 @@ def test_it_begins_with_the_weights_that_are_left(weights: Path, tmp_path: Path)
         prune_experiment(experiment, weights, report.experiment.parent, ratio=0.3)
 
 
+def test_it_begins_with_all_of_them_even_where_the_whole_network_began_with_a_part(
+    weights: Path, tmp_path: Path
+) -> None:
+    network = {"hyper": {"aspp": 16, "decoder": [16, 12, 8, 8, 8], "full_stem": 4}, "name": "attention-unet"}
+    begun = {**network, "weights": "weights.pt", "take": ["encoder"]}
+    report = prune_experiment(write_experiment(tmp_path, network=begun), weights, tmp_path / "out", ratio=0.3)
+    assert not load_experiment(report.experiment).network.take
+
+
 def test_paths_still_lead_where_they_led(weights: Path, tmp_path: Path) -> None:
     experiment = write_experiment(
         tmp_path, distil={"teacher": "../teacher"}, unlabelled={"folder": "more", "batch": 1}

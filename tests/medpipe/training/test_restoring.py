@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from medpipe.errors import ConfigError
 from medpipe.training import export_bundle, train
 from medpipe.training.experiment import load_experiment
+from medpipe.training.patches import PatchSampler
 from medpipe.training.restoring import Restorer, damaged, error
 from medpipe.training.state import CHECKPOINT, begin_with, build_network
 from medpipe.training.ways import Restore
@@ -50,15 +52,26 @@ def test_damage_hides_and_shuffles_what_it_says() -> None:
     assert torch.equal(shuffled.flatten().sort().values, ramp.flatten())
     assert float((shuffled != ramp).float().mean()) > 0.2
     assert torch.equal(ramp, torch.arange(64 * 64.0).reshape(1, 64, 64))
+    channels = torch.cat([ramp, 2 * ramp])
+    together = damaged(channels, rng, Restore(hidden=0.0, shuffled=0.5, tone=0.0))
+    assert torch.equal(together[1], 2 * together[0])  # a pixel keeps its colour
+
+
+def test_blocks_are_of_many_sizes() -> None:
+    image, rng = torch.full((1, 64, 64), 7.0), np.random.default_rng(0)
+    one = Restore(hidden=0.001, block=(4, 16), shuffled=0.0, tone=0.0)  # the first block is share enough
+    areas = {int((damaged(image, rng, one) != 7).sum()) for _ in range(30)}
+    assert len(areas) > 10 and min(areas) >= 16 and max(areas) <= 256
 
 
 def test_a_curve_keeps_the_order_of_values_and_their_ends() -> None:
-    values = torch.linspace(-2, 3, 4096).reshape(1, 64, 64)
-    curved = damaged(values, np.random.default_rng(1), Restore(hidden=0.0, shuffled=0.0, tone=1.0)).flatten()
-    assert (curved.diff() >= 0).all()
-    assert curved[0] == pytest.approx(-2)
-    assert curved[-1] == pytest.approx(3, abs=1e-5)
-    assert float((curved - values.flatten()).abs().max()) > 0.1
+    values, rng = torch.linspace(-2, 3, 4096).reshape(1, 64, 64), np.random.default_rng(1)
+    for _ in range(10):
+        curved = damaged(values, rng, Restore(hidden=0.0, shuffled=0.0, tone=1.0)).flatten()
+        assert (curved.diff() >= 0).all()
+        assert curved[0] == pytest.approx(-2)
+        assert curved[-1] == pytest.approx(3, abs=1e-5)
+        assert float((curved - values.flatten()).abs().max()) > 0.1
 
 
 def test_only_valid_pixels_count() -> None:
@@ -74,6 +87,42 @@ def test_steps_on_one_batch_restore_it(pictures: Path, tmp_path: Path) -> None:
     assert batch.target.shape == batch.image.shape == (2, 3, 64, 64)
     losses = [trainer.step(batch, 0.0) for _ in range(15)]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_what_is_to_be_restored_is_the_patch_as_it_was_damaged_anew_each_time(
+    pictures: Path, tmp_path: Path
+) -> None:
+    path = restoring(tmp_path, restore={"tone": 0.0, "shuffled": 0.0, "hidden": 0.2})
+    trainer = Restorer(load_experiment(path), pictures, tmp_path / "run", CPU)
+    first, again, later = trainer._cut(0, 0.0, 0), trainer._cut(0, 0.0, 0), trainer._cut(1, 0.0, 0)
+    elsewhere = trainer._cut(0, 0.0, 1)  # another process of the same run
+    assert torch.equal(first.target, trainer.sampler.batch(0).image)
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.target, elsewhere.target)
+    places = [(cut.image != cut.target).any(dim=1) for cut in (first, later, elsewhere)]
+    assert 0.1 < float(places[0].float().mean()) < 0.3
+    assert not torch.equal(places[0], places[1]) and not torch.equal(places[0], places[2])
+
+
+def test_the_measure_is_one_for_all_undone_and_nothing_for_nothing(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Restorer(load_experiment(restoring(tmp_path)), pictures, tmp_path / "run", CPU)
+    cases, spec = trainer.cases.measured["held_out"], trainer.spec
+    sampler = PatchSampler(cases, spec.patches, spec.input, seed=spec.seed)
+    whole = (sampler.batch(number).image for number in itertools.count())
+    monkeypatch.setattr(trainer, "_average_of", lambda image: next(whole))
+    assert trainer._measured(cases)[0]["restored"] == pytest.approx(1)
+    monkeypatch.setattr(trainer, "_average_of", lambda image: image)
+    assert trainer._measured(cases)[0]["restored"] == pytest.approx(0)
+
+
+def test_it_learns_from_unlabelled_pictures_too(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "more" / "images").mkdir(parents=True)
+    shutil.copyfile(pictures / "images" / f"{NAMES[2]}.png", tmp_path / "more" / "images" / "other.png")
+    path = restoring(tmp_path, unlabelled={"folder": "more"})
+    trainer = Restorer(load_experiment(path), pictures, tmp_path / "run", CPU)
+    assert [case.name for case in trainer.cases.training] == [*NAMES[2:], "other"]
 
 
 def test_it_sees_no_picture_that_is_measured(pictures: Path, tmp_path: Path) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.policy import default
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 from local_authority import Identity, LocalAuthority, openssl_program
 from local_process import free_port
+from local_webhook import LocalWebhook
 
 from medpipe.config import Config, parse_config
 from workers.alerts.conditions import Look, look
@@ -94,46 +92,11 @@ def server_identity(authority: LocalAuthority) -> Identity:
     return authority.issue("alerts-server")
 
 
-@dataclass
-class WebhookServer:
-    """What was posted: path, headers, body. `status` is what it answers."""
-
-    url: str = ""
-    status: int = 204
-    posts: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
-
-    @property
-    def alerts(self) -> list[tuple[str, str, str]]:
-        """Kind, what about, and state of every alert that came."""
-        return [
-            (one["alert"], one["about"], one["state"]) for _, _, body in self.posts for one in body["alerts"]
-        ]
-
-
 @pytest.fixture
-def webhook() -> Iterator[WebhookServer]:
+def webhook() -> Iterator[LocalWebhook]:
     """A real HTTP server."""
-    seen = WebhookServer()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            seen.posts.append((self.path, dict(self.headers), json.loads(body)))
-            self.send_response(seen.status)
-            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        seen.url = f"http://127.0.0.1:{server.server_address[1]}/hook/s3cret-path"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield seen
-        server.shutdown()
-        thread.join()
+    with LocalWebhook() as server:
+        yield server
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,8 @@ def test_it_is_told_again_when_it_gets_worse_and_not_when_better() -> None:
     assert keys(memory, 1000.0) == (["disk:root"], [])
     memory = memory.with_told("hook", 1000.0, QUIET).after(seen(disk(0.0)), 2000.0, QUIET)
     assert keys(memory, 2000.0) == ([], [])
+    memory = memory.with_told("hook", 2000.0, QUIET).after(seen(disk(2.0)), 3000.0, QUIET)
+    assert keys(memory, 3000.0) == ([], []), "it was as bad before"
 
 
 def test_a_channel_is_used_once_in_the_quiet_time_and_what_came_meanwhile_comes_together() -> None:
@@ -83,7 +86,7 @@ def test_a_channel_that_fails_tries_later_and_later_and_the_other_is_not_told_tw
     memory = Memory().after(seen(disk()), 0.0, QUIET)
     memory = memory.with_told("mail", 0.0, QUIET).with_failure("hook", 0.0, QUIET)
     assert (keys(memory, 299.0), keys(memory, 301.0)) == (([], []), (["disk:root"], []))
-    for _ in range(20):
+    for _ in range(2000):  # months
         memory = memory.with_failure("hook", 1000.0, QUIET)
     assert (keys(memory, 4599.0), keys(memory, 4601.0)) == (([], []), (["disk:root"], []))
     assert keys(memory, 4601.0, "mail") == ([], [])
@@ -106,6 +109,16 @@ def test_a_restart_repeats_nothing(tmp_path: Path) -> None:
     assert load(path) == memory
     again = load(path).after(seen(disk(), away), 620.0, QUIET)
     assert keys(again, 620.0) == (["peer:PACS"], [])  # and the time before it counts
+
+
+def test_what_was_told_stays_told_when_it_would_have_to_last_longer_from_now_on() -> None:
+    """`alerts.peer_minutes` was raised: the next restart is no reason to tell it again, or that it is over."""
+    away = Condition("peer:PACS", "does not answer", "see")
+    memory = Memory().after(seen(away), 0.0, QUIET).with_told("hook", 0.0, QUIET)
+    memory = memory.after(seen(replace(away, after=9000.0), disk()), 1000.0, QUIET)
+    assert keys(memory, 1000.0) == (["disk:root"], [])
+    memory = memory.with_told("hook", 1000.0, QUIET).after(seen(replace(away, after=9000.0)), 9500.0, QUIET)
+    assert keys(memory, 9500.0) == ([], [])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"alerts": {"x": {"odd": 1}}, "channels": {}}'])

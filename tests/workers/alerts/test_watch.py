@@ -102,6 +102,22 @@ def test_a_channel_with_a_defect_does_not_keep_the_others_from_telling(watch: An
     assert webhook.alerts == [("failed", "", "began")]
 
 
+def test_killed_between_two_channels_it_does_not_tell_the_first_again(watch: Any, webhook: Any) -> None:
+    site, start = watch()
+    site.job("2.25.1", "failed", NOW)
+
+    class Deadly:
+        name = "deadly"
+
+        def send(self, message: Any) -> None:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Watch(site.config, site.look, [*channels_of(site.config.alerts, {}), Deadly()]).round(NOW)
+    start().round(NOW + 6 * MINUTE)
+    assert webhook.alerts == [("failed", "", "began")]
+
+
 def test_a_fault_of_ours_does_not_end_the_watch(watch: Any, webhook: Any, caplog: Any) -> None:
     site, _ = watch(every=1)
     looks: list[float] = []

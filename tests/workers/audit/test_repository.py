@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from medpipe.errors import ConfigError, PeerInsecure, PeerUnreachable
 from medpipe.tls import listening_context
 from workers.audit import Notices
 from workers.audit.repository import Clerk, delivered
+from workers.audit.syslog import _part, _unacknowledged
 from workers.registry import Registry
 from workers.selftest import State
 from workers.selftest.network import check_repository
@@ -120,6 +122,31 @@ def test_a_repository_that_is_away_gets_all_of_it_later(
     with pytest.raises(PeerUnreachable):
         made.round()
     assert made.round() == 1 and numbers(secured.got) == [1]
+
+
+def test_one_that_closes_without_a_word_has_what_its_tcp_acknowledged() -> None:
+    class Closed(socket.socket):
+        """A connection whose other side has closed it without TLS's farewell."""
+
+        def unwrap(self) -> None:
+            raise ssl.SSLEOFError
+
+    with socket.create_server(("127.0.0.1", 0)) as server, Closed() as ours:
+        ours.connect(server.getsockname())
+        theirs = server.accept()[0]
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                ours.send(bytes(100_000))  # more than it has room for, as long as it reads nothing
+        with pytest.raises(ConnectionResetError, match="before all was read"):
+            _part(ours)  # type: ignore[arg-type]
+        theirs.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            while theirs.recv(1_000_000):
+                pass
+        assert wait_until(lambda: _unacknowledged(ours) == 0, 10)
+        _part(ours)  # type: ignore[arg-type]
+        theirs.close()
 
 
 def test_a_repository_that_we_do_not_trust_gets_nothing(

@@ -73,6 +73,15 @@ def test_a_changed_record_shows(five: Registry, values: dict[str, Any]) -> None:
     assert verdict(five) == "record 3 was changed, or put there by somebody else"
 
 
+def test_a_record_that_was_written_anew_with_a_digest_that_fits_breaks_the_next_one(five: Registry) -> None:
+    with five.read() as connection:
+        old = list(records(connection))
+    plain = old[2].plain() | {"who": "bert"}
+    fitting = link(old[1].chain, plain)
+    change(five, sa.update(audit).where(audit.c.number == 3).values(who="bert", chain=fitting))
+    assert verdict(five) == "record 4 was changed, or put there by somebody else"
+
+
 def test_a_record_that_was_taken_out_shows(five: Registry) -> None:
     change(five, sa.delete(audit).where(audit.c.number == 2))
     assert verdict(five) == "record 2 is missing; the next one there is 3"

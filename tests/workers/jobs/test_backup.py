@@ -28,7 +28,7 @@ from workers.queue import job_workflow_id
 from workers.registry import Registry
 from workers.settle import register_arrivals
 from workers.spool import Spool
-from workers.tables import JobState, instance, job, study
+from workers.tables import JobState, audit, instance, job, study
 
 
 def names(path: Path) -> set[str]:
@@ -96,6 +96,17 @@ def test_what_waits_for_the_audit_trail_is_in_the_backup(
     assert json.loads(notice.read_text())["who"] == "CT1"
 
 
+@pytest.mark.parametrize("name", ["commitments/2.25.77.json", "reconcile/PACS.json"])
+def test_what_an_archive_has_yet_to_say_is_in_the_backup(
+    name: str, kept: Any, tmp_path: Path, elsewhere: Config
+) -> None:
+    path = kept.site.root / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"waiting": 7}')
+    restore(elsewhere, back_up(kept, tmp_path), "me")
+    assert (elsewhere.site.root / name).read_text() == '{"waiting": 7}'
+
+
 def test_a_study_that_is_over_comes_back_without_its_files_unless_all_is_asked_for(
     kept: Any, tmp_path: Path, elsewhere: Config
 ) -> None:
@@ -161,6 +172,22 @@ def test_a_file_that_the_disk_has_lost_is_named_and_stops_no_backup(
     assert sorted(one.retention for one in rows(elsewhere, instance)) == ["kept", "kept", "removed"]
 
 
+def test_what_lies_aside_is_not_counted_when_files_are_missing(
+    kept: Any, tmp_path: Path, elsewhere: Config
+) -> None:
+    lost = kept.receive(0)
+    kept.received()
+    kept.receive(1, content=b"other")
+    kept.register()
+    kept.settle(JobState.FAILED)
+    kept.spool.path_of(lost).unlink()
+    restore(elsewhere, back_up(kept, tmp_path), "me")
+    assert sorted((one.retention, one.aside) for one in rows(elsewhere, instance)) == [
+        ("kept", False), ("kept", False), ("kept", True), ("removed", False)
+    ]  # fmt: skip
+    assert rows(elsewhere, study)[0].instances == 2
+
+
 @pytest.mark.parametrize(
     "member",
     ["spool/", "database/medpipe.sqlite", "manifest.json", "SHA256SUMS", "SHA256SUMS.sha256", "settings/"],
@@ -180,6 +207,26 @@ def test_a_backup_with_one_changed_byte_is_refused_and_nothing_is_written(
     with pytest.raises(IntegrityError, match="damaged"):
         restore(elsewhere, path, "me")
     assert not elsewhere.site.root.exists()
+
+
+def test_a_backup_that_changes_between_two_readings_is_refused(
+    kept: Any, tmp_path: Path, elsewhere: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.receive(0, content=b"as received")
+    kept.received().settle(JobState.FAILED)
+    path = back_up(kept, tmp_path)
+
+    def verified_and_changed(path: Path) -> Any:
+        backup = verify(path)
+        path.write_bytes(path.read_bytes().replace(b"as received", b"as invented"))
+        return backup
+
+    monkeypatch.setattr("workers.backup.restoring.verify", verified_and_changed)
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        restore(elsewhere, path, "me")
+    assert (
+        not (elsewhere.site.root / "spool").exists() and not (elsewhere.site.root / "medpipe.sqlite").exists()
+    )
 
 
 def test_a_backup_that_was_cut_off_is_refused(kept: Any, tmp_path: Path) -> None:
@@ -217,6 +264,15 @@ def test_a_backup_of_a_newer_version_is_refused(
     path = back_up(kept, tmp_path)
     with pytest.raises(NewerDatabase, match=r"the backup .* is of a newer version"):
         restore(elsewhere, path, "me")
+
+
+def test_a_backup_of_a_newer_form_is_refused(
+    kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = back_up(kept, tmp_path)
+    monkeypatch.setattr("workers.backup.archive.FORMAT", 0)
+    with pytest.raises(IntegrityError, match=r"made by medpipe .*; use that version, or a newer one"):
+        verify(path)
 
 
 def test_a_newer_database_is_refused_and_left_as_it_is(kept: Any, tmp_path: Path) -> None:
@@ -285,6 +341,29 @@ def test_a_restore_that_was_killed_between_its_last_steps_goes_on(
     restore(elsewhere, path, "me")
     assert len(rows(elsewhere, instance)) == 3
     assert not (elsewhere.site.root / ".restoring").exists()
+
+
+def test_what_came_into_the_place_meanwhile_is_not_lost(
+    kept: Any, tmp_path: Path, elsewhere: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.received().settle(JobState.FAILED)
+    path = back_up(kept, tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr("workers.backup.restoring._remove_empty", _broken)
+        with pytest.raises(KeyboardInterrupt):
+            restore(elsewhere, path, "me")
+    came = elsewhere.site.root / "spool" / "instances" / "ab" / "came.dcm"
+    came.parent.mkdir(parents=True)
+    came.write_bytes(b"new")
+    with pytest.raises(UsageError, match=r"came\.dcm came while the backup was restored"):
+        restore(elsewhere, path, "me")
+    assert came.read_bytes() == b"new"
+    came.unlink()
+    came.parent.rmdir()
+    restore(elsewhere, path, "me")
+    assert [row.who for row in rows(elsewhere, audit) if row.what == "restored"] == [
+        "me"
+    ]  # three tries, once done
 
 
 def _broken(*_: object, **__: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,25 @@ def test_a_worker_that_is_silent_or_dead_leads_no_more(site: Any) -> None:
         connection.execute(sa.update(executor).where(executor.c.executor_id == "0-alive").values(beat_at=5.0))
     lease._beat()
     assert lease.leads, "the lock of the other one is free"
+
+
+def test_what_is_handed_on_goes_before_what_waits_and_a_lock_that_is_held_stays(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, stalled = Lease(site.registry, site.root), Lease(site.registry, site.root)
+    stalled.take()
+    taken, waits = (job_workflow_id(site.plan(f"2.25.{number}"), 1) for number in (1, 2))
+    (site.root / "executors" / "dead.lock").touch()
+
+    def engine_puts_back(dead: list[str]) -> list[SimpleNamespace]:
+        assert dead == ["dead", stalled.executor_id]
+        return [SimpleNamespace(workflow_id=taken)]
+
+    monkeypatch.setattr("workers.lease.DBOS._recover_pending_workflows", engine_puts_back)
+    mine._hand_on(["dead", stalled.executor_id])
+    assert site.workflows()[taken][1] < site.workflows()[waits][1]
+    assert [path.stem for path in (site.root / "executors").iterdir()] == [stalled.executor_id]
+    stalled.release()
 
 
 def test_a_worker_that_ends_gives_back_what_it_had_claimed(site: Any) -> None:

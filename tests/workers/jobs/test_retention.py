@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,21 @@ def test_a_confirmed_studys_files_go_and_its_rows_stay(kept: Any) -> None:
 def test_what_is_under_way_or_waits_for_a_person_stays(kept: Any, state: JobState) -> None:
     kept.received().settle(state)
     assert kept.janitor.round() == [] and kept.files() == 6
+
+
+def test_the_worker_that_leads_removes_and_another_does_not(kept: Any) -> None:
+    kept.received().settle(JobState.CONFIRMED)
+    answers, left, stop = iter([False, False, True]), [], threading.Event()
+
+    def leads() -> bool:
+        left.append(kept.files())
+        answer = next(answers, None)
+        if answer is None:
+            stop.set()
+        return bool(answer)
+
+    kept.janitor.run(stop, leads, every=0.01)
+    assert left == [6, 6, 6, 0]  # before each round
 
 
 def test_an_ignored_study_goes_too(kept: Any) -> None:

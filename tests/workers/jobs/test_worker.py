@@ -72,6 +72,26 @@ def test_many_workers_ask_an_idle_queue_less_often_each_and_a_full_one_at_once(
     assert wait_until(lambda: pauses() == {"gpu": 0.5, "send": 2.5}, 60), pauses()
 
 
+def test_a_worker_that_does_not_lead_computes_and_leaves_the_rest_to_the_one_that_does(
+    kept: Any, site: Any, start: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    def arrivals() -> int:
+        return len(list(kept.spool.arrivals()))
+
+    row = {"host": "elsewhere", "boot_id": "another boot", "pid": 1, "beat_at": time.time() + 3600}
+    with site.registry.begin() as connection:
+        connection.execute(sa.insert(executor).values(executor_id="0", **row))
+    job_id = site.plan("2.25.7")
+    kept.receive(1)
+    start()
+    assert wait_until(lambda: site.state(job_id) == "running", 60)
+    time.sleep(1.5)  # three rounds of settling
+    assert arrivals() == 1
+    with site.registry.begin() as connection:
+        connection.execute(sa.update(executor).where(executor.c.executor_id == "0").values(beat_at=5.0))
+    assert wait_until(lambda: arrivals() == 0, 60)
+
+
 def test_the_job_of_a_killed_worker_goes_to_the_next(
     site: Any, start: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
