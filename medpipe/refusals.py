@@ -66,11 +66,12 @@ REFUSALS: Mapping[ReasonCode, Refusal] = {
         "damaged or hostile file, or raise the limit",
     ),
     ReasonCode.TWO_PATIENTS: Refusal(
-        "two patient ids under one Study Instance UID",
+        "two patient ids under one Study Instance UID; or, without any id, two names or birth dates",
         "correct the study in the PACS, then reprocess",
     ),
     ReasonCode.SAME_UID_OTHER_CONTENT: Refusal(
-        "an instance came again with other content; the later one is kept aside",
+        "an instance came again with other content; the later one is kept aside, and of two files given to `process` "
+        "neither is taken",
         "decide in the PACS which one is right",
     ),
     ReasonCode.SERIES_IN_TWO_STUDIES: Refusal(
@@ -82,7 +83,7 @@ REFUSALS: Mapping[ReasonCode, Refusal] = {
         "`medpipe reprocess STUDY_UID`, or send the whole study again",
     ),
     ReasonCode.GEOM_MISSING: Refusal(
-        "a slice has no position, orientation or pixel spacing",
+        "a slice has no position, orientation or pixel spacing, or none that a scanner could have",
         "geometry is never invented: such series cannot be segmented as a volume",
     ),
     ReasonCode.GEOM_SINGLE_SLICE: Refusal(
@@ -120,6 +121,11 @@ REFUSALS: Mapping[ReasonCode, Refusal] = {
     ReasonCode.GEOM_NOT_ORTHONORMAL: Refusal(
         "the direction cosines are not unit vectors at right angles",
         "ask the modality's vendor",
+    ),
+    ReasonCode.MIXED_SERIES: Refusal(
+        "slices that alternate between echoes, time points, kinds of picture or frames of reference; the sentence "
+        "names the attribute",
+        "send each volume as a series of its own",
     ),
     ReasonCode.LOCALIZER: Refusal(
         "a scout picture",

@@ -216,9 +216,8 @@ class Worker:
                 if not is_away(error):
                     raise
             else:
-                faults.point(
-                    "before_checkpoint"
-                )  # all its effects are there, and the engine is about to note it
+                # all its effects are there, and the engine is about to note it
+                faults.point("before_checkpoint")
                 return state
             log.warning("the database does not answer; the work waits", extra=about(Event.DATABASE_AWAY))
             if self.stop.wait(pause):

@@ -240,6 +240,10 @@ def content_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+NOBODY = digest("", "", "", "")
+"""The `patient_key` of an instance that says nothing of whom it is of."""
+
+
 def _patient_key(dataset: Dataset) -> str:
     """Digest of who the patient is: id and its issuer; where no id is stated, name and birth date."""
     identity = [_raw(dataset, tag) for tag in (0x00100020, 0x00100021)]

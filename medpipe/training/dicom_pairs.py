@@ -19,14 +19,11 @@ from pydicom.uid import SegmentationStorage
 
 from medpipe.config import Reading
 from medpipe.dicom import GuardedReader, InstanceHeader
+from medpipe.dicom.headers import NOBODY
 from medpipe.errors import ConfigError
-from medpipe.identity import digest
 from medpipe.results.read_seg import read_seg
 from medpipe.training.stamp import Stamp, stamp_of
 from medpipe.types import Image
-
-_NOBODY = digest("", "")
-"""The patient key of a study without a patient id."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +127,7 @@ class DicomPairs:
                 for image in images:
                     if marked & {source.sop_instance_uid for source in image.sources}:
                         patient = headers[0].patient_key
-                        found[image.name] = study if patient == _NOBODY else patient
+                        found[image.name] = study if patient == NOBODY else patient
         return dict(sorted(found.items()))
 
     def _study_of(self, name: str) -> list[InstanceHeader]:

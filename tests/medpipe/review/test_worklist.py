@@ -64,7 +64,9 @@ def test_a_refusal_says_why_in_plain_words(case, browser):
 def test_a_result_that_waits_for_the_pacs_says_so(case, lines):
     case(state=JobState.SENDING, delivered="waiting", held_up="PEER_UNREACHABLE: it does not answer").save()
     (job,) = lines()[0]["study"]["jobs"]
-    assert job["reasons"] == [{"code": "PEER_UNREACHABLE", "sentence": "It does not answer."}]
+    (reason,) = job["reasons"]
+    assert reason["code"] == "PEER_UNREACHABLE" and reason["sentence"] == "It does not answer."
+    assert "medpipe check-destination" in reason["advice"]
 
 
 def test_names_come_from_the_pacs_and_are_escaped(case, browser, pacs, person):

@@ -103,7 +103,7 @@ def test_what_is_missing_is_named(pairs: tuple[Path, Prediction], tmp_path: Path
 
 
 def test_images_with_a_seg_are_grouped_by_patient(pairs: tuple[Path, Prediction], tmp_path: Path) -> None:
-    """The phantom's study; once more as another study of the same patient; once more without a patient id."""
+    """The phantom's study; once more as another study of the same patient; once more without a patient."""
     folder, prediction = pairs
     for n, patient in enumerate([None, "same", ""]):
         for path in sorted(path for path in folder.rglob("*.dcm") if path.is_file()):
@@ -111,7 +111,7 @@ def test_images_with_a_seg_are_grouped_by_patient(pairs: tuple[Path, Prediction]
             if patient is not None:
                 renumber(header, n)
             if patient == "":
-                header.PatientID = ""
+                header.PatientID = header.PatientName = header.PatientBirthDate = ""
             (tmp_path / str(n)).mkdir(exist_ok=True)
             header.save_as(tmp_path / str(n) / path.name)
     groups = DicomPairs(tmp_path, []).groups()
