@@ -160,7 +160,13 @@ REFUSALS: Mapping[ReasonCode, Refusal] = {
 ERRORS: Mapping[str, str] = {
     "BUNDLE": "`medpipe check-bundle` says which file or value is wrong",
     "STORAGE": (
-        "free the disk, or check the permissions of `site.root`; a study that ended so: `medpipe retry`"
+        "a file cannot be read or written: check the disk and the permissions of `site.root`; a study that ended so: "
+        "`medpipe retry`"
+    ),
+    "DISK_FULL": (
+        "free the disk of `site.root` or `worker.scratch`, or raise the quota: jobs wait for it and go on by "
+        "themselves; "
+        "a study that ended so needs more room than the disk has"
     ),
     "PEER_UNREACHABLE": "`medpipe check-destination PEER`; firewall, port, host",
     "PEER_BUSY": "`medpipe check-destination PEER`; firewall, port, host",

@@ -48,4 +48,4 @@ def test_codes_are_found_wherever_a_reason_has_them() -> None:
     assert codes_in("files removed by root; was quarantined: MOSAIC: tiles") == ["MOSAIC"]
     assert codes_in("PACS: it refused") == [] and codes_in(None) == []
     assert meaning_of("GEOM_GAP") == "a slice is missing" and meaning_of("STORAGE") == ""
-    assert advice_for("STORAGE").startswith("free the disk") and advice_for("PACS") == ""
+    assert advice_for("DISK_FULL").startswith("free the disk") and advice_for("PACS") == ""
