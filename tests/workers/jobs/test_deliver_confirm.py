@@ -14,7 +14,7 @@ from pynetdicom import AE, evt
 from medpipe.identity import uid_from
 from medpipe.pacs import CommitmentReport, FailedCommitment
 from workers.audit import is_whole, records
-from workers.commitments import keep_report
+from workers.commitments import expect_report, find_report, keep_report
 from workers.confirm import Notary
 from workers.deliver import Courier
 from workers.errands import Errands
@@ -65,7 +65,9 @@ def confirm(site: Any, *, committed: tuple[str, ...] = (), failed: dict[str, int
     )
     site.put(site.job, state="sent", step="confirm")
     failures = tuple(FailedCommitment(SEG, uid, reason) for uid, reason in (failed or {}).items())
-    keep_report(site.root, CommitmentReport("2.25.99", tuple((SEG, uid) for uid in committed), failures))
+    expect_report(site.root, "2.25.99", "ARCHIVE")
+    report = CommitmentReport("2.25.99", tuple((SEG, uid) for uid in committed), failures)
+    keep_report(site.root, report, "ARCHIVE")
     with site.registry.begin() as connection:
         site.queue.enqueue_delivery(connection, "confirm", site.job, "PACS", 1, 100, 0, 100)
     site.claim(delivery_workflow_id("confirm", site.job, 1, "PACS", 100))
@@ -213,7 +215,12 @@ def test_what_the_archive_commits_itself_to_is_confirmed(sending: Any) -> None:
     assert confirm(sending, committed=(A, B)) == "confirmed"
     assert sending.deliveries() == {A: "confirmed", B: "confirmed"}
     assert sending.state(sending.job) == "confirmed"
-    assert not list((sending.root / "commitments").iterdir()), "the report is dealt with"
+    assert find_report(sending.root, "2.25.99") is None, "the report is dealt with"
+
+
+def test_what_a_report_says_both_ways_is_not_confirmed(sending: Any) -> None:
+    assert confirm(sending, committed=(A, B), failed={B: 0x0112}) == "sending"
+    assert sending.deliveries() == {A: "confirmed", B: "waiting"}
 
 
 def test_what_the_archive_does_not_have_is_sent_again(sending: Any) -> None:
