@@ -320,5 +320,7 @@ def _limits(config: Config) -> Limits:
         connections=settings.maximum_connections,
         connections_per_address=settings.maximum_connections_per_address,
         associations=settings.maximum_associations,
+        silence=settings.network_timeout,
+        least_rate=settings.least_rate,
         instance=settings.maximum_instance,
     )

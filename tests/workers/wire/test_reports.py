@@ -6,7 +6,19 @@ import struct
 from typing import Any
 
 import pytest
-from raw_peer import ACCEPTED, COMMITMENT, CONTEXTS, IMPLICIT, RawPeer, associate, command, element, item, p_data, us
+from raw_peer import (
+    ACCEPTED,
+    COMMITMENT,
+    CONTEXTS,
+    IMPLICIT,
+    RawPeer,
+    associate,
+    command,
+    element,
+    item,
+    p_data,
+    us,
+)
 
 from workers.commitments import expect_report, find_report, forget_report
 
@@ -31,7 +43,10 @@ def report(transaction: str, *, failed: bool = False) -> list[bytes]:
     body = {0x0002: COMMITMENT.encode(), 0x0100: us(0x0100), 0x0110: us(1), 0x0800: us(1)}
     body |= {0x1000: b"1.2.840.10008.1.20.1.1", 0x1002: us(2 if failed else 1)}
     objects = element(0x0008, 0x1198 if failed else 0x1199, one)
-    return [p_data(5, 3, command(body)), p_data(5, 2, element(0x0008, 0x1195, transaction.encode()) + objects)]
+    return [
+        p_data(5, 3, command(body)),
+        p_data(5, 2, element(0x0008, 0x1195, transaction.encode()) + objects),
+    ]
 
 
 def test_the_peer_that_was_asked_is_believed(listening: Any) -> None:
