@@ -30,7 +30,7 @@ def status(
     from workers.named import study_named
     from workers.settle import register_arrivals
     from workers.spool import Spool
-    from workers.status import status_rows
+    from workers.status import KEPT_ASIDE, status_rows
 
     with open_registry() as (config, registry, _):
         spool = Spool(config.site.root)
@@ -42,8 +42,7 @@ def status(
         return
     _print_table(rows)
     for row in odd:
-        why = row.reason or "SAME_UID_OTHER_CONTENT: kept aside"
-        typer.echo(f"instance {row.file}: {why}", err=True)
+        typer.echo(f"instance {row.file}: {row.reason or KEPT_ASIDE}", err=True)
 
 
 @app.command()
@@ -124,7 +123,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         for result in row["results"]:
             states[result["state"]] = states.get(result["state"], 0) + 1
         table.add_row(
-            row["study"],
+            row["study"] or "(none)",
             row["bundle"] or "",
             row["state"] + (f" ({row['step']})" if row["step"] else ""),
             ", ".join(f"{count} {class_id}" for class_id, count in found.items()),
