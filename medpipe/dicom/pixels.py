@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, pixel_array
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
 
 from medpipe.dicom.codestream import coded_size, decoded_lengths
 from medpipe.dicom.headers import transfer_syntax_of, whole_number
@@ -107,6 +107,8 @@ def _check_frame(dataset: Dataset) -> None:
         raise Refused(ReasonCode.BAD_PIXELS, f"the coded frame holds more than {rows} x {columns} pixels")
     if size is None:
         return
+    if syntax == JPEGExtended12Bit and size.bits == 12:
+        raise Refused(ReasonCode.UNSUPPORTED_SYNTAX, "no decoder for lossy JPEG of 12 bits")
     if not size.ends:
         raise Refused(ReasonCode.BAD_PIXELS, "the coded frame is cut off")
     _check_shape((size.rows, size.columns), dataset)
