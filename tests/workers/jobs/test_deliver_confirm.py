@@ -10,7 +10,9 @@ import pytest
 import sqlalchemy as sa
 from local_process import free_port
 from pynetdicom import AE, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel
 
+from medpipe.errors import IntegrityError
 from medpipe.identity import uid_from
 from medpipe.pacs import CommitmentReport, FailedCommitment
 from workers.audit import is_whole, records
@@ -237,3 +239,31 @@ def test_what_the_archive_will_not_keep_fails_with_its_reason(sending: Any) -> N
 def test_what_the_report_leaves_open_is_asked_again(sending: Any) -> None:
     assert confirm(sending, committed=(A,), failed={B: 0x0213}) == "sent"
     assert delivery_workflow_id("confirm", sending.job, 1, "PACS", 101) in sending.workflows()
+
+
+def test_whose_report_will_count_is_on_disk_before_anybody_is_asked(sending: Any) -> None:
+    """The report may come before the request has been answered."""
+    sending.sql("UPDATE delivery SET state = 'sent'")
+    sending.put(sending.job, state="sent", step="confirm")
+    with sending.registry.begin() as connection:
+        sending.queue.enqueue_delivery(connection, "confirm", sending.job, "PACS", 1, 100, 0, 100)
+    sending.claim(delivery_workflow_id("confirm", sending.job, 1, "PACS", 100))
+    taken: list[bool] = []
+
+    def commit(event: Any) -> tuple[int, None]:
+        """Two reports on it reach the listener: from the archive that is asked, and from another peer before."""
+        transaction = str(event.action_information.TransactionUID)
+        report = CommitmentReport(transaction, ((SEG, A), (SEG, B)), ())
+        with pytest.raises(IntegrityError):
+            keep_report(sending.root, report, "MODALITY")
+        taken.append(find_report(sending.root, transaction) is not None)
+        keep_report(sending.root, report, "ARCHIVE")
+        return 0x0000, None
+
+    archive = AE("ARCHIVE")
+    archive.add_supported_context(StorageCommitmentPushModel)
+    place = ("127.0.0.1", sending.config.peers["PACS"].port)
+    server = archive.start_server(place, block=False, evt_handlers=[(evt.EVT_N_ACTION, commit)])
+    assert Notary(sending.config, errands(sending)).confirm(sending.job, "PACS", 1, 100) == "confirmed"
+    server.shutdown()
+    assert taken == [False] and sending.deliveries() == {A: "confirmed", B: "confirmed"}
