@@ -21,6 +21,8 @@ C_STORE_RQ = 0x0001
 C_STORE_RSP = 0x8001
 NO_DATA_SET = 0x0101
 
+_LONGEST_UID = 64
+
 
 def parse(encoded: bytes | bytearray) -> dict[int, bytes]:
     """Tag -> value. Raises ValueError where an element reaches past the end."""
@@ -50,18 +52,24 @@ def text(elements: Mapping[int, bytes], tag: int) -> str:
 
 
 def store_response(elements: Mapping[int, bytes], status: int) -> bytes:
-    """The C-STORE-RSP to a request, its UIDs as they came."""
+    """The C-STORE-RSP to a request, its UIDs as they came; it fits into any peer's PDU."""
     answer = b"".join(
         (
-            _element(AFFECTED_SOP_CLASS_UID, elements.get(AFFECTED_SOP_CLASS_UID, b"")),
+            _echoed(elements, AFFECTED_SOP_CLASS_UID),
             _element(COMMAND_FIELD, struct.pack("<H", C_STORE_RSP)),
             _element(MESSAGE_ID_BEING_RESPONDED_TO, elements.get(MESSAGE_ID, b"")),
             _element(COMMAND_DATA_SET_TYPE, struct.pack("<H", NO_DATA_SET)),
             _element(STATUS, struct.pack("<H", status)),
-            _element(AFFECTED_SOP_INSTANCE_UID, elements.get(AFFECTED_SOP_INSTANCE_UID, b"")),
+            _echoed(elements, AFFECTED_SOP_INSTANCE_UID),
         )
     )
     return _element(0x00000000, struct.pack("<I", len(answer))) + answer
+
+
+def _echoed(elements: Mapping[int, bytes], tag: int) -> bytes:
+    """A UID of the request; nothing where it is too long for one: an answer need not have it (PS3.7 table 9.1-2)."""
+    value = elements.get(tag, b"")
+    return _element(tag, value) if len(value) <= _LONGEST_UID else b""
 
 
 def _element(tag: int, value: bytes) -> bytes:

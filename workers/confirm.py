@@ -18,7 +18,7 @@ from medpipe.identity import uid_from
 from medpipe.logs import Event, about
 from medpipe.pacs import CommitmentReport, FailureAction, missing_instances, request_commitment
 from workers import faults, trace
-from workers.commitments import find_report, forget_report
+from workers.commitments import expect_report, find_report, forget_report
 from workers.deliver import LOOKS_PER_SENDING
 from workers.errands import UNCONFIRMED, Errand, Errands, Overtaken, reason_of
 from workers.jobs import delay_after
@@ -102,6 +102,7 @@ class Notary:
 
         def register(transaction_uid: str) -> None:
             # before the request leaves: the report may come before the call returns
+            expect_report(root, transaction_uid, peer.ae_title)
             with self._errands.writing(errand) as connection:
                 for item in sent:
                     self._errands.set(connection, item, DeliveryState.SENT, transaction=transaction_uid)
@@ -127,7 +128,7 @@ class Notary:
                 failure = failed.get(item.sop_instance_uid)
                 action = failure.action if failure is not None else FailureAction.ASK_AGAIN
                 reason = failure.sentence if failure is not None else "the report does not name it"
-                if item.sop_instance_uid in committed:
+                if failure is None and item.sop_instance_uid in committed:
                     self._keep(connection, item)
                 elif action is FailureAction.ERROR:
                     self._errands.set(connection, item, DeliveryState.FAILED, reason=reason)

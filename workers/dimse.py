@@ -5,6 +5,7 @@ PS3.8 annex E for the message control header, PS3.7 section 9.1.1 for C-STORE.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from medpipe.identity import resembles_uid
 from workers import command_set
 from workers.instance_file import InstanceFile
-from workers.wire_guard import WireFault
+from workers.wire_guard import Limits, WireFault
 
 if TYPE_CHECKING:
     from workers.reactor import AcceptedAssociation
@@ -47,6 +48,37 @@ class StoreRequest:
         return resembles_uid(self.sop_class) and resembles_uid(self.sop_instance)
 
 
+class _Patience:
+    """How long a peer keeps us waiting for the rest of a message, against the bytes of it that have come.
+
+    A PDU of one byte within its deadline, and then another one, would hold an association for ever. Only waiting
+    counts: that our disk is slow is not the peer's fault.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._waited = 0.0
+        self._bytes = 0
+        self._since: float | None = None
+        """When we began to wait; None where we do not wait for the rest of a message."""
+
+    def begin(self) -> None:
+        """A message begins."""
+        self._waited, self._bytes, self._since = 0.0, 0, None
+
+    def came(self, count: int) -> None:
+        """Bytes have come. Raises WireFault where they were too few for the time that they took."""
+        self._bytes += count
+        if self._since is not None:
+            self._waited += time.monotonic() - self._since
+            if self._waited > self._limits.silence + self._bytes / self._limits.least_rate:
+                raise WireFault("a message came more slowly than listener.least_rate")
+
+    def wait(self, *, amid: bool) -> None:
+        """We wait for the peer, in the midst of a message or between two."""
+        self._since = time.monotonic() if amid else None
+
+
 class Dimse(DIMSEServiceProvider):
     """Takes the presentation data values in the order in which they come."""
 
@@ -60,21 +92,28 @@ class Dimse(DIMSEServiceProvider):
         self._store: StoreRequest | None = None
         self._others_data: int | None = None
         """Bytes of the data set of another message, while that comes in."""
+        self._patience = _Patience(association.limits)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Raises WireFault for what is out of order or too large, OSError where the disk does not take an instance."""
+        """Raises WireFault for what is out of order, too large or too slow, OSError where the disk does not take it."""
+        self._patience.came(sum(len(value) for _, value in primitive.presentation_data_value_list))
         for context_id, value in primitive.presentation_data_value_list:
             header, part = value[0], memoryview(value)[1:]
             if header & _COMMAND:
                 self._take_command(context_id, part, last=bool(header & _LAST))
             else:
                 self._take_data(context_id, part, last=bool(header & _LAST))
+        self._patience.wait(
+            amid=bool(self._command) or self._store is not None or self._others_data is not None
+        )
 
     def _take_command(self, context_id: int, part: memoryview, *, last: bool) -> None:
         if self._store is not None or self._others_data is not None:
             raise WireFault("a command came in the middle of a data set")
         if self._command and context_id != self._context_id:
             raise WireFault("a command set came in two presentation contexts")
+        if not self._command:
+            self._patience.begin()
         self._context_id = context_id
         self._command += part
         if len(self._command) > self._limits.command:

@@ -45,14 +45,23 @@ def json_text(content: dict[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False, sort_keys=True)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON object durably; readers see the old file or the new one, never a part."""
+def write_json(path: Path, content: dict[str, Any], *, replace: bool = True) -> None:
+    """Writes a JSON object durably; readers see the old file or the new one, never a part.
+
+    Without `replace` raises FileExistsError where there is an old one, and leaves it as it is.
+    """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with aside.open("w", encoding="utf-8") as file:
         file.write(json_text(content))
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
+    if replace:
+        aside.replace(path)
+    else:
+        try:
+            os.link(aside, path)
+        finally:
+            aside.unlink()
     sync_folder(path.parent)
 
 

@@ -42,6 +42,7 @@ OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 PROCESSING_FAILURE = 0x0110
+INVALID_ARGUMENT = 0x0115
 INVALID_SOP_INSTANCE = 0x0117
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 
@@ -249,17 +250,30 @@ class Listener:
     # --- storage commitment ----------------------------------------------------------------------------------------
 
     def _report(self, event: Any) -> tuple[int, None]:
-        """An archive's answer to a storage commitment request: kept durably, read by the `confirm` workflow."""
+        """An archive's answer to a storage commitment request: kept durably, read by the `confirm` workflow.
+
+        Only from the peer that was asked; its first report counts, and one that comes again is answered and changes
+        nothing (PS3.4 section J.3.3).
+        """
+        address = str(event.assoc.requestor.address)
         if self._disk_is_full():  # a report that nobody asked for lies there for days
             return PROCESSING_FAILURE, None
         try:
             report = parse_commitment_report(event.event_information)
             faults.point("before_report")
-            keep_report(self._root, report)
+            keep_report(self._root, report, str(event.assoc.requestor.ae_title).strip())
             faults.point("after_report")
-        except (IntegrityError, OSError) as error:
+        except IntegrityError as error:
             log.error(
-                "a storage commitment report was not taken: %s", error, extra=about(Event.REPORT_NOT_TAKEN)
+                "a storage commitment report from %s was not taken: %s", address, error,
+                extra=about(Event.REPORT_NOT_TAKEN, address=address),
+            )  # fmt: skip
+            return INVALID_ARGUMENT, None
+        except OSError as error:
+            log.error(
+                "a storage commitment report was not taken: %s",
+                error.strerror or "input/output error",
+                extra=about(Event.REPORT_NOT_TAKEN),
             )
             return PROCESSING_FAILURE, None
         except Exception as error:  # what pydicom makes of nonsense; its text might quote it
@@ -306,5 +320,7 @@ def _limits(config: Config) -> Limits:
         connections=settings.maximum_connections,
         connections_per_address=settings.maximum_connections_per_address,
         associations=settings.maximum_associations,
+        silence=settings.network_timeout,
+        least_rate=settings.least_rate,
         instance=settings.maximum_instance,
     )

@@ -19,6 +19,9 @@ from workers.tables import FINAL, DeliveryState, JobState, delivery, image, job,
 
 Plain = dict[str, Any]
 
+KEPT_ASIDE = "SAME_UID_OTHER_CONTENT: kept aside"
+"""Why an instance that can be read belongs to no job."""
+
 
 def status_rows(
     registry: Registry,
@@ -29,6 +32,7 @@ def status_rows(
 ) -> list[Plain]:
     """One mapping per job, newest first, as `status --json` prints them; studies that are settling come first.
 
+    Last come studies of which everything lies aside, and (study None) what belongs to no study, one row a reason.
     `states` (none: all) and `limit` narrow the list.
     """
     with registry.read() as connection:
@@ -59,7 +63,10 @@ def status_rows(
             images.setdefault(one.job, []).append(
                 {"name": one.name, "outcome": one.outcome, "reason": one.reason, "lesions": one.lesions}
             )
-    return (rows + [_job(row, results.get(row.id, []), images.get(row.id, [])) for row in found])[:limit]
+    rows += [_job(row, results.get(row.id, []), images.get(row.id, [])) for row in found]
+    if not states or JobState.QUARANTINED.value in states:
+        rows += _lying_aside(registry, study_uid)
+    return rows[:limit]
 
 
 def state_counts(registry: Registry) -> dict[str, int]:
@@ -72,20 +79,48 @@ def state_counts(registry: Registry) -> dict[str, int]:
     return {JobState.SETTLING.value: settling, **states} if settling else states
 
 
+def _lying_aside(registry: Registry, study_uid: str | None) -> list[Plain]:
+    """Rows of instances that no job will ever see, and that no study's row stands for."""
+    with registry.read() as connection:
+        known = set(connection.execute(sa.select(study.c.study_uid)).scalars())
+    heaps: dict[tuple[str | None, str], list[sa.Row[Any]]] = {}
+    for row in registry.odd_instances():
+        if row.study_uid not in known and study_uid in (None, row.study_uid):
+            heaps.setdefault((row.study_uid, row.reason or KEPT_ASIDE), []).append(row)
+    return [
+        _without_job(
+            uid,
+            JobState.QUARANTINED,
+            "aside",
+            min(row.received_at for row in heap),
+            max(row.received_at for row in heap),
+        )
+        | {"reason": reason, "files": [row.file for row in heap]}
+        for (uid, reason), heap in heaps.items()
+    ]
+
+
 def _settling(row: sa.Row[Any]) -> Plain:
+    step = "retrieve" if row.retrieval else "settle"
+    return _without_job(row.study_uid, JobState.SETTLING, step, row.last_at, row.last_at)
+
+
+def _without_job(
+    study_uid: str | None, state: JobState, step: str, received_at: float, updated_at: float
+) -> Plain:
     return {
         "job": None,
-        "study": row.study_uid,
+        "study": study_uid,
         "bundle": None,
         "bundle_version": None,
         "rule": None,
         "priority": None,
-        "state": JobState.SETTLING.value,
-        "step": "retrieve" if row.retrieval else "settle",
+        "state": state.value,
+        "step": step,
         "attempts": 0,
         "reason": None,
-        "received_at": _iso(row.last_at),
-        "updated_at": _iso(row.last_at),
+        "received_at": _iso(received_at),
+        "updated_at": _iso(updated_at),
         "images": [],
         "seconds": {},
         "results": [],

@@ -42,6 +42,10 @@ class Limits:
     connections: int
     connections_per_address: int
     associations: int
+    silence: float
+    """Seconds that an association may be silent, and that a message may always take."""
+    least_rate: int
+    """Bytes a second: how much longer a larger message may take."""
     instance: int
     """Bytes of one data set that goes to a file."""
     command: int = 64 * 1024

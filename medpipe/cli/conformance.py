@@ -71,6 +71,9 @@ processes may call at the same time.
 | storage commitment, as its user: the reports (N-EVENT-REPORT) that a PACS sends on an association of its own | \
 {commitment} |
 
+A report is answered with 0x0000 where it comes under the AE title that was asked for its transaction; the first one
+counts. Any other one is answered with 0x0115 and changes nothing, one that we cannot read or keep with 0x0110.
+
 ### What is stored
 
 Every class in every one of these transfer syntaxes; of several that a caller proposes in one presentation context,
@@ -116,8 +119,9 @@ Series of these modalities are never retrieved, for they hold no images: {withou
 
 {judged}
 
-A transient failure is tried again up to `worker.send_attempts` times, later and later; a final one needs a person
-(`medpipe retry`).
+A transient failure, and a connection lost while an object was sent, is tried again up to `worker.send_attempts` times,
+later and later; a final one needs a person (`medpipe retry`). While no association can be had at all, it is tried again
+without end.
 
 ### What is retrieved
 

@@ -42,7 +42,7 @@ def status(
     from workers.named import study_named
     from workers.settle import register_arrivals
     from workers.spool import Spool
-    from workers.status import state_counts, status_rows
+    from workers.status import KEPT_ASIDE, state_counts, status_rows
 
     _check_states(states or [])
     with open_registry() as (config, registry, _):
@@ -64,8 +64,7 @@ def status(
         chosen = {state: count for state, count in counts.items() if not states or state in states}
         typer.echo(summed(chosen, len(rows)) if counts else "nothing received yet")
     for row in odd:
-        why = row.reason or "SAME_UID_OTHER_CONTENT: kept aside"
-        typer.echo(f"instance {row.file}: {why}", err=True)
+        typer.echo(f"instance {row.file}: {row.reason or KEPT_ASIDE}", err=True)
 
 
 def _check_states(states: list[str]) -> None:

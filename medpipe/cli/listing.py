@@ -21,7 +21,7 @@ def listed(rows: Sequence[Plain], *, detailed: bool) -> Iterator[str]:
     bundles = [" ".join(filter(None, (row["bundle"], row["bundle_version"]))) or "-" for row in rows]
     width, wide = max(map(len, states), default=0), max(map(len, bundles), default=0)
     for row, state, bundle in zip(rows, states, bundles, strict=True):
-        yield f"{_minute(row['updated_at'])}  {state:{width}}  {bundle:{wide}}  {row['study']}"
+        yield f"{_minute(row['updated_at'])}  {state:{width}}  {bundle:{wide}}  {row['study'] or 'no study'}"
         yield from (f"    {line}" for line in _below(row, detailed))
 
 

@@ -44,6 +44,7 @@ class Listener(Section):
     maximum_instance: Size = 4 * 10**9
     pdu_seconds: float = Field(default=30, gt=0)
     network_timeout: float = Field(default=60, gt=0)
+    least_rate: Size = Field(default=1000, gt=0)
     tls: ListenerTls | None = None
 
     @model_validator(mode="after")

@@ -27,9 +27,10 @@ from medpipe.dicom.headers import (
     whole_number,
     write_header,
 )
+from medpipe.dicom.image_type import image_type_of
 from medpipe.dicom.mapped import mapped_zeros, save
 from medpipe.dicom.pictures import calibration_of, laterality_of
-from medpipe.dicom.together import check_together, image_type_of
+from medpipe.dicom.together import check_together
 from medpipe.errors import ReasonCode, Refused
 
 Plain = dict[str, Any]

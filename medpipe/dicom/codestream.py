@@ -20,12 +20,16 @@ _START_OF_SCAN = 0xDA
 
 @dataclass(frozen=True)
 class CodedSize:
-    """Rows, columns and components of a coded frame; `ends` where its last marker is there, as far as it matters."""
+    """Rows, columns and components of a coded frame; `ends` where its last marker is there, as far as it matters.
+
+    `bits` of a sample in a JPEG; None where the others are left to say so to their decoders.
+    """
 
     rows: int
     columns: int
     components: int
     ends: bool = True
+    bits: int | None = None
 
 
 def coded_size(frame: bytes) -> CodedSize | None:
@@ -57,10 +61,10 @@ def _jpeg(frame: bytes) -> CodedSize | None:
             at += 1 if marker == 0xFF else 2
             continue
         if marker in _START_OF_FRAME:
-            rows, columns, components = struct.unpack_from(">HHB", frame, at + 5)
+            bits, rows, columns, components = struct.unpack_from(">BHHB", frame, at + 4)
             # CharLS looks for the rest of a JPEG-LS frame for ever; the other decoders stop at the last byte
             ends = marker != _JPEG_LS or _END_OF_IMAGE in frame
-            return CodedSize(rows, columns, components, ends)
+            return CodedSize(rows, columns, components, ends, bits)
         if marker == _START_OF_SCAN:
             return None
         at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])

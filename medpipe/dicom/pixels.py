@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
+from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
 
 from medpipe.dicom.codestream import coded_size, decoded_lengths
 from medpipe.dicom.headers import transfer_syntax_of, whole_number
+from medpipe.dicom.palette import palette_colours
 from medpipe.errors import ReasonCode, Refused
 
 PillowImage.MAX_IMAGE_PIXELS = None  # the limit is ours: reading.maximum_pixels, checked before decoding
@@ -106,6 +107,8 @@ def _check_frame(dataset: Dataset) -> None:
         raise Refused(ReasonCode.BAD_PIXELS, f"the coded frame holds more than {rows} x {columns} pixels")
     if size is None:
         return
+    if syntax == JPEGExtended12Bit and size.bits == 12:
+        raise Refused(ReasonCode.UNSUPPORTED_SYNTAX, "no decoder for lossy JPEG of 12 bits")
     if not size.ends:
         raise Refused(ReasonCode.BAD_PIXELS, "the coded frame is cut off")
     _check_shape((size.rows, size.columns), dataset)
@@ -139,14 +142,14 @@ def decode_colour(dataset: Dataset) -> NDArray[np.uint8]:
     if transfer_syntax_of(dataset) == JPEGBaseline8Bit:
         rgb = _decode_jpeg(dataset)
     elif str(dataset.PhotometricInterpretation) == "PALETTE COLOR":
-        rgb = apply_color_lut(_decoded(dataset), dataset)
+        rgb = palette_colours(_decoded(dataset), dataset)
     else:
         rgb = _decoded(dataset)
     if rgb.ndim != 3 or rgb.shape[2] < 3:
         raise Refused(ReasonCode.BAD_PIXELS, "the decoded picture has no three colour channels")
     if rgb.dtype != np.uint8:
-        bits = 16 if str(dataset.PhotometricInterpretation) == "PALETTE COLOR" else int(dataset.BitsStored)
-        rgb = (rgb.astype(np.float32) * (255.0 / ((1 << bits) - 1))).round().clip(0, 255).astype(np.uint8)
+        most = (1 << int(dataset.BitsStored)) - 1
+        rgb = (rgb.astype(np.float32) * (255.0 / most)).round().clip(0, 255).astype(np.uint8)
     _check_shape(rgb.shape[:2], dataset)
     return np.ascontiguousarray(rgb[..., :3].transpose(2, 0, 1))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydicom import Dataset
 
+from medpipe.dicom.image_type import are_of_one_kind
 from medpipe.errors import ReasonCode, Refused
 
 _SAME_TEXT = ("FrameOfReferenceUID", "Modality", "PhotometricInterpretation")
@@ -24,18 +25,12 @@ def check_together(headers: Sequence[Dataset]) -> None:
     for keyword in _SAME_TEXT:
         if len({str(header.get(keyword) or "").strip() for header in headers}) > 1:
             raise _mixed(keyword)
-    if len({image_type for header in headers if (image_type := image_type_of(header))}) > 1:
+    if not are_of_one_kind(headers):
         raise _mixed("ImageType")
     for keyword in _SAME_NUMBER:
         said = [number for header in headers if (number := _number(header.get(keyword))) is not None]
         if said and max(said) - min(said) > _TOLERANCE * max(abs(number) for number in said):
             raise _mixed(keyword)
-
-
-def image_type_of(header: Dataset) -> tuple[str, ...]:
-    """ImageType in capitals, one value or many."""
-    value = header.get("ImageType") or ()
-    return tuple(str(item).strip().upper() for item in ([value] if isinstance(value, str) else value))
 
 
 def _mixed(keyword: str) -> Refused:

@@ -18,8 +18,12 @@ from medpipe.identity import digest
 
 OURS = frozenset({"medpipe", "workers", "nets"})
 _NEVER_SEE_DICOM = frozenset({"dbos", "alembic", "uvicorn", "opentelemetry"})
-_UID = re.compile(r"(?<![\w.-])(?:2\.25\.\d+|[0-2](?:\.\d+){4,})(?:\.\d+)*(?![\w-])")
-"""A UID in a sentence: five components at least (four may be an IP address), or one under 2.25."""
+_UID = re.compile(
+    r"(?<![\w.-])(?:2\.25\.\d+|[0-2](?:\.\d+){4,}|(?:(?<=study )|(?<=series )|(?<=reprocess ))\d+)(?:\.\d+)*"
+    r"(?![\w-])"
+)
+"""A UID in a sentence: what follows the word study, series or reprocess, five components at least (four may be an IP
+address), or one under 2.25."""
 _STANDARD = "1.2.840.10008."
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MOST_PLACES = 8

@@ -129,9 +129,10 @@ def request_commitment(
 
     def on_report(event: evt.Event) -> tuple[int, None]:
         report = parse_commitment_report(event.event_information)
-        if report.transaction_uid == transaction_uid:
-            reports.append(report)
-            arrived.set()
+        if report.transaction_uid != transaction_uid:  # our listener would know it, this association does not
+            return 0x0115, None
+        reports.append(report)  # the first one counts
+        arrived.set()
         return 0x0000, None
 
     with association(

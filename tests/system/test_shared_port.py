@@ -36,7 +36,7 @@ from raw_peer import (
     us,
 )
 
-from workers.commitments import find_report
+from workers.commitments import expect_report, find_report
 
 
 @pytest.fixture
@@ -137,6 +137,7 @@ def test_two_listeners_share_a_port_its_instances_and_its_reports(
     assert min(held) > 1, "the kernel gave all sixteen connections to one process"
     for number, peer in enumerate(peers):
         uid = f"2.25.{number + 1}"
+        expect_report(made.root, f"2.25.9{number}", "ORTHANC")
         peer.send(*c_store(uid.encode(), data_set(uid.encode())))
         assert peer.status() == 0
         peer.send(*report(f"2.25.9{number}", uid))

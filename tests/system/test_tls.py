@@ -16,7 +16,7 @@ from medpipe.config import Peer
 from medpipe.errors import PeerInsecure, PeerUnreachable
 from medpipe.pacs import check_destination, count_instances, echo, request_commitment, retrieve, send
 from medpipe.samples import write_study
-from workers.commitments import find_report
+from workers.commitments import expect_report, find_report
 from workers.listener import Listener
 from workers.selftest.check import State
 from workers.selftest.network import check_listener, check_peer
@@ -229,6 +229,7 @@ def test_everything_that_we_ask_of_a_pacs_goes_over_tls(
     moving = pacs.model_copy(update={"retrieve": "move"})
     retrieve(moving, "MEDPIPE", sent.StudyInstanceUID, lambda _: None, tmp_path / "moved")
     assert len(stored(listener)) == 1  # C-MOVE, to our listener
+    expect_report(listener.root, "2.25.4711", "ORTHANC")
     request_commitment(pacs, "MEDPIPE", [(sent.SOPClassUID, sent.SOPInstanceUID)], "2.25.4711")
     assert wait_until(lambda: find_report(listener.root, "2.25.4711") is not None, 10)
 

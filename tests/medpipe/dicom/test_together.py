@@ -47,6 +47,18 @@ MIXED: list[tuple[str, tuple[Any, Any]]] = [
     ("PhotometricInterpretation", ("MONOCHROME1", "MONOCHROME2")),
     ("Modality", ("MR", "CT")),
     ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"])),
+    ("ImageType", (["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "PRIMARY", "AXIAL"])),
+    ("ImageType", (["ORIGINAL", "PRIMARY", "AXIAL"], ["ORIGINAL", "PRIMARY", "MPR"])),
+    (
+        "ImageType",
+        (["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"], ["ORIGINAL", "PRIMARY", "M_FFE", "P", "FFE"]),
+    ),
+    ("ImageType", (["DERIVED", "PRIMARY", "DIXON", "WATER"], ["DERIVED", "PRIMARY", "DIXON", "FAT"])),
+    (
+        "ImageType",
+        (["DERIVED", "PRIMARY", "M", "NORM", "DIS2D"], ["DERIVED", "PRIMARY", "M", "ADC", "DIS2D"]),
+    ),
+    ("ImageType", (["DERIVED", "PRIMARY", "AXIAL", "VMI"], ["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"])),
     ("EchoTime", ("4.6", "30")),
     ("EchoNumbers", (1, 2)),
     ("TemporalPositionIdentifier", (1, 2)),
@@ -70,6 +82,19 @@ SOUND: list[tuple[str, tuple[Any, Any]]] = [
     ("EchoTime", ("4.6", "4.601")),
     ("EchoTime", ("4.6", None)),
     ("ImageType", (["ORIGINAL", "PRIMARY"], None)),
+    ("ImageType", (["ORIGINAL", "PRIMARY", "M", "ND"], ["ORIGINAL", "PRIMARY"])),
+    ("ImageType", (["ORIGINAL", "PRIMARY", "", "M"], ["ORIGINAL", "PRIMARY", "OTHER"])),
+    (
+        "ImageType",
+        (["ORIGINAL", "PRIMARY", "M", "ND", "NORM"], ["ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"]),
+    ),
+    ("ImageType", (["ORIGINAL", "PRIMARY", "M", "MFSPLIT"], ["ORIGINAL", "PRIMARY", "M"])),
+    ("ImageType", (["ORIGINAL", "PRIMARY", "AXIAL", "0001"], ["ORIGINAL", "PRIMARY", "AXIAL", "0002"])),
+    (
+        "ImageType",
+        (["ORIGINAL", "PRIMARY", "AXIAL", "ADD"], ["ORIGINAL", "PRIMARY", "AXIAL"]),
+    ),  # GE, of a head
+    ("ImageType", (["ORIGINAL", "PRIMARY", "0001"], ["ORIGINAL", "PRIMARY", "0002"])),
     ("AcquisitionNumber", (1, 2)),  # step and shoot
     ("TriggerTime", ("10", "700")),
     ("RescaleSlope", ("1", "2")),

@@ -108,6 +108,19 @@ def test_addresses_versions_and_the_standards_uids_stay(
     assert line["message"] == sentence.replace("2.25.1", pseudonym("2.25.1"))
 
 
+@pytest.mark.parametrize("uid", ["1", "1.2", "1.2.840.113619", "0.1.2.3"])
+def test_a_short_uid_of_a_study_or_series_has_a_pseudonym_too(
+    lines: Callable[..., Callable[[], list[str]]], uid: str
+) -> None:
+    """Legal, if unusual: four components may be an address, but not after such a word."""
+    said = lines()
+    sentence = "study %s: series %s came first as part of study %s; 3 of 4, `medpipe reprocess %s`"
+    logging.getLogger("workers").info(sentence, uid, uid, uid, uid)
+    (line,) = map(json.loads, said())
+    name = pseudonym(uid)
+    assert line["message"] == sentence % (name, name, name, name)
+
+
 def test_everything_within_has_the_facts_that_it_is_about(
     lines: Callable[..., Callable[[], list[str]]],
 ) -> None:

@@ -10,11 +10,13 @@ import pytest
 import sqlalchemy as sa
 from local_process import free_port
 from pynetdicom import AE, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel
 
+from medpipe.errors import IntegrityError
 from medpipe.identity import uid_from
 from medpipe.pacs import CommitmentReport, FailedCommitment
 from workers.audit import is_whole, records
-from workers.commitments import keep_report
+from workers.commitments import expect_report, find_report, keep_report
 from workers.confirm import Notary
 from workers.deliver import Courier
 from workers.errands import Errands
@@ -65,7 +67,9 @@ def confirm(site: Any, *, committed: tuple[str, ...] = (), failed: dict[str, int
     )
     site.put(site.job, state="sent", step="confirm")
     failures = tuple(FailedCommitment(SEG, uid, reason) for uid, reason in (failed or {}).items())
-    keep_report(site.root, CommitmentReport("2.25.99", tuple((SEG, uid) for uid in committed), failures))
+    expect_report(site.root, "2.25.99", "ARCHIVE")
+    report = CommitmentReport("2.25.99", tuple((SEG, uid) for uid in committed), failures)
+    keep_report(site.root, report, "ARCHIVE")
     with site.registry.begin() as connection:
         site.queue.enqueue_delivery(connection, "confirm", site.job, "PACS", 1, 100, 0, 100)
     site.claim(delivery_workflow_id("confirm", site.job, 1, "PACS", 100))
@@ -213,7 +217,12 @@ def test_what_the_archive_commits_itself_to_is_confirmed(sending: Any) -> None:
     assert confirm(sending, committed=(A, B)) == "confirmed"
     assert sending.deliveries() == {A: "confirmed", B: "confirmed"}
     assert sending.state(sending.job) == "confirmed"
-    assert not list((sending.root / "commitments").iterdir()), "the report is dealt with"
+    assert find_report(sending.root, "2.25.99") is None, "the report is dealt with"
+
+
+def test_what_a_report_says_both_ways_is_not_confirmed(sending: Any) -> None:
+    assert confirm(sending, committed=(A, B), failed={B: 0x0112}) == "sending"
+    assert sending.deliveries() == {A: "confirmed", B: "waiting"}
 
 
 def test_what_the_archive_does_not_have_is_sent_again(sending: Any) -> None:
@@ -230,3 +239,31 @@ def test_what_the_archive_will_not_keep_fails_with_its_reason(sending: Any) -> N
 def test_what_the_report_leaves_open_is_asked_again(sending: Any) -> None:
     assert confirm(sending, committed=(A,), failed={B: 0x0213}) == "sent"
     assert delivery_workflow_id("confirm", sending.job, 1, "PACS", 101) in sending.workflows()
+
+
+def test_whose_report_will_count_is_on_disk_before_anybody_is_asked(sending: Any) -> None:
+    """The report may come before the request has been answered."""
+    sending.sql("UPDATE delivery SET state = 'sent'")
+    sending.put(sending.job, state="sent", step="confirm")
+    with sending.registry.begin() as connection:
+        sending.queue.enqueue_delivery(connection, "confirm", sending.job, "PACS", 1, 100, 0, 100)
+    sending.claim(delivery_workflow_id("confirm", sending.job, 1, "PACS", 100))
+    taken: list[bool] = []
+
+    def commit(event: Any) -> tuple[int, None]:
+        """Two reports on it reach the listener: from the archive that is asked, and from another peer before."""
+        transaction = str(event.action_information.TransactionUID)
+        report = CommitmentReport(transaction, ((SEG, A), (SEG, B)), ())
+        with pytest.raises(IntegrityError):
+            keep_report(sending.root, report, "MODALITY")
+        taken.append(find_report(sending.root, transaction) is not None)
+        keep_report(sending.root, report, "ARCHIVE")
+        return 0x0000, None
+
+    archive = AE("ARCHIVE")
+    archive.add_supported_context(StorageCommitmentPushModel)
+    place = ("127.0.0.1", sending.config.peers["PACS"].port)
+    server = archive.start_server(place, block=False, evt_handlers=[(evt.EVT_N_ACTION, commit)])
+    assert Notary(sending.config, errands(sending)).confirm(sending.job, "PACS", 1, 100) == "confirmed"
+    server.shutdown()
+    assert taken == [False] and sending.deliveries() == {A: "confirmed", B: "confirmed"}

@@ -81,3 +81,37 @@ def test_a_study_is_found_by_its_name_in_the_log(site: Any) -> None:
     )
     assert study_named(site.registry, pseudonym("2.25.7")) == "2.25.7"
     assert cancel(site.registry, site.queue, pseudonym("2.25.7"), "me") == [job_id]
+
+
+def test_what_no_job_will_see_is_in_the_list_with_its_reason(kept: Any) -> None:
+    """A study of which everything lies aside has no job; a person finds it all the same, and the files."""
+    came = kept.receive(1, content=b"first")
+    kept.study = "2.25.2"
+    again = kept.receive(1, content=b"other")  # the same SOP Instance UID under another study
+    assert again.aside
+    kept.register()
+    kept.site.sql("UPDATE study SET settled = generation")
+    (row,) = status_rows(kept.registry)
+    assert (row["study"], row["job"], row["state"], row["step"]) == ("2.25.2", None, "quarantined", "aside")
+    assert row["reason"].startswith("SAME_UID_OTHER_CONTENT") and row["files"] == [again.file]
+    assert status_rows(kept.registry, "2.25.2") == [row] and status_rows(kept.registry, "2.25.1") == []
+    assert came.file not in row["files"]
+
+
+def test_what_belongs_to_no_study_is_in_the_list_once_a_reason(kept: Any) -> None:
+    for number, reason in enumerate(
+        ("its header cannot be parsed", "its header cannot be parsed", "another")
+    ):
+        kept.receive(number)
+        kept.register()
+        kept.site.sql(
+            "UPDATE instance SET study_uid = NULL, reason = :reason WHERE sop_instance_uid = :uid",
+            reason=reason,
+            uid=f"2.25.1.{number}",
+        )
+    kept.site.sql("UPDATE study SET settled = generation")
+    rows = status_rows(kept.registry)
+    assert {(row["study"], row["reason"], len(row["files"])) for row in rows} == {
+        (None, "its header cannot be parsed", 2),
+        (None, "another", 1),
+    }

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from raw_peer import ACCEPTED, associate, c_store, command, data_set, p_data, us
+from raw_peer import ACCEPTED, DATA, associate, c_store, command, data_set, p_data, us
 
 STORED, INVALID_INSTANCE, NOT_SUPPORTED, MISMATCH, NO_DATA = 0x0000, 0x0117, 0x0122, 0xA900, 0xC000
 
@@ -37,6 +37,18 @@ def send(listening: Any, instance: bytes, data: bytes, **options: Any) -> int | 
 def test_a_command_whose_uid_is_none_is_refused(listening: Any, uid: bytes) -> None:
     assert send(listening, uid, data_set(uid)) == INVALID_INSTANCE
     assert listening.sidecars() == [] and listening.serves()
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.7", "1." * 15_000 + "1"])
+def test_a_uid_that_is_too_long_is_not_echoed(listening: Any, sop_class: str) -> None:
+    """The answer is one PDU, and the peer said how much it takes in one."""
+    with listening.peer() as peer:
+        assert peer.ask(associate(maximum_pdu=1024)) == ACCEPTED
+        peer.send(*c_store(b"2.25." + b"1" * 30_000, data_set(), sop_class=sop_class))
+        kind, body = peer.answer()
+        assert kind == DATA and INVALID_INSTANCE.to_bytes(2, "little") in body
+        assert len(body) <= 1024 and b"1111" not in body and b"1.1.1.1." not in body
+    assert listening.is_quiet() and listening.serves()
 
 
 @pytest.mark.parametrize("uid", [b"2.25.0123", b"1", b"2.25." + b"1" * 59])

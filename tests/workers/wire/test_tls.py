@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,3 +282,93 @@ def test_it_stops_with_handshakes_under_way(listen: Any, ours: Identity) -> None
         listening.listener.__exit__()
         assert peer.answer() == (0, b"")
     assert listening.is_quiet()
+
+
+# --- hostile callers ----------------------------------------------------------------------------------------------
+
+
+def record(kind: int, body: bytes) -> bytes:
+    """A TLS record of a handshake's beginning, in the clear (RFC 8446 section 5.1)."""
+    return struct.pack(">BHH", kind, 0x0301, len(body)) + body
+
+
+def hello_in_records_of(size: int) -> list[bytes]:
+    """A true ClientHello, cut into many small records, as RFC 8446 allows."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = careless("DEFAULT", ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3).wrap_bio(incoming, outgoing)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()[5:]
+    return [record(22, hello[start : start + size]) for start in range(0, len(hello), size)]
+
+
+def test_a_handshake_that_dribbles_is_dropped_and_holds_up_nobody(
+    listen: Any, caller: Any, authority: LocalAuthority, ours: Identity, theirs: Identity
+) -> None:
+    listening = listen(tls={**ours.settings(), "ca": str(authority.ca)}, pdu_seconds=1)
+    records = hello_in_records_of(1)
+    with listening.peer() as peer:
+        for number, part in enumerate(records):
+            peer.send(part)
+            time.sleep(0.02)
+            if number == 10:
+                assert echo(caller(listening, theirs), "MODALITY") > 0
+            if not listening.connections():
+                break
+        else:
+            pytest.fail("it was listened to until the end")
+    assert listening.is_quiet()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        record(22, b"\x01\xff\xff\xff" + bytes(1000)),  # a hello that claims 16 MB
+        record(22, b"\x0b\x7f\xff\xff" + bytes(16000)) * 200,  # certificates before any hello
+        record(21, b"\x01\x00") * 5000,  # warnings without end
+        record(20, b"\x01") * 5000,  # change cipher spec without end
+        record(23, bytes(16000)),  # data before the handshake
+        record(22, b"") * 5000,  # empty records without end
+    ],
+    ids=["a hello of 16 MB", "certificates first", "warnings", "change cipher spec", "data", "empty records"],
+)
+def test_nonsense_in_place_of_a_handshake_ends_the_connection(
+    listen: Any, caller: Any, authority: LocalAuthority, ours: Identity, theirs: Identity, sent: bytes
+) -> None:
+    listening = listen(tls={**ours.settings(), "ca": str(authority.ca)}, pdu_seconds=1)
+    with listening.peer() as peer:
+        peer.send(sent)
+        assert echo(caller(listening, theirs), "MODALITY") > 0
+        assert wait_until(lambda: not listening.connections(), 10)
+    assert listening.is_quiet()
+
+
+@pytest.mark.parametrize("length", [20, 400])
+def test_a_long_chain_of_certificates_is_refused(
+    mutual: Any, caller: Any, authority: LocalAuthority, theirs: Identity, tmp_path: Path, length: int
+) -> None:
+    """Of twenty that have nothing to do with the first the path is not built; 400 are more than TLS takes."""
+    chain = tmp_path / "chain.pem"
+    alone = authority.self_signed("chained")
+    chain.write_bytes(alone.certificate.read_bytes() + authority.ca.read_bytes() * length)
+    with pytest.raises((PeerInsecure, PeerUnreachable)):
+        echo(caller(mutual, Identity(chain, alone.private_key)), "MODALITY")
+    assert mutual.is_quiet()
+    assert echo(caller(mutual, theirs), "MODALITY") > 0
+
+
+def test_nobody_renegotiates(mutual: Any, authority: LocalAuthority, theirs: Identity) -> None:
+    """TLS 1.2 with openssl's own client, which has a key for it."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{mutual.port}", "-tls1_2"]
+    command += [
+        "-cert",
+        str(theirs.certificate),
+        "-key",
+        str(theirs.private_key),
+        "-CAfile",
+        str(authority.ca),
+    ]
+    done = subprocess.run(command, input="R\n", capture_output=True, text=True, timeout=20)
+    assert "RENEGOTIATING" in done.stdout + done.stderr
+    assert "no renegotiation" in done.stderr
+    assert mutual.is_quiet() and mutual.connections() == 0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from local_process import wait_until
 from pydicom.uid import generate_uid
 from raw_peer import (
     ABORT,
@@ -34,6 +35,8 @@ from raw_peer import (
     pdu,
     us,
 )
+
+from workers.instance_file import InstanceFile
 
 CLOSED = 0
 
@@ -169,6 +172,42 @@ def test_one_byte_at_a_time_does_not_hold_a_connection(listen: Callable[..., Any
         else:
             pytest.fail("it was listened to until the end")
     assert listening.is_quiet() and listening.serves()
+
+
+@pytest.mark.parametrize("part", [p_data(3, 0, b"12345678"), p_data(3, 0, b"")], ids=["eight bytes", "none"])
+def test_an_instance_without_end_does_not_hold_an_association(
+    listen: Callable[..., Any], part: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each PDU comes whole and in time, and the instance never."""
+    listening = listen(network_timeout=0.5, least_rate="10 KB")
+    with listening.peer() as peer:
+        assert peer.ask(associate()) == ACCEPTED
+        peer.send(c_store(b"2.25.1", b"")[0])
+        assert wait_until(lambda: peer.send(part) or not listening.connections(), 10)
+    assert "a message came more slowly than listener.least_rate" in caplog.text
+    assert listening.is_quiet() and listening.sidecars() == [] and listening.serves()
+
+
+def test_an_instance_over_a_slow_line_is_stored(
+    listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than an association may be silent; what our own disk takes does not count."""
+    listening = listen(network_timeout=0.5, least_rate="100 KB")
+    write = InstanceFile.write
+
+    def slowly(file: InstanceFile, part: bytes | memoryview) -> None:
+        time.sleep(0.2)
+        write(file, part)
+
+    monkeypatch.setattr(InstanceFile, "write", slowly)
+    data = data_set(pixels=bytes(90_000))
+    with listening.peer() as peer:
+        assert peer.ask(associate()) == ACCEPTED
+        for part in c_store(b"2.25.100", data):
+            time.sleep(0.1)
+            peer.send(part)
+        assert peer.status() == 0
+    assert len(listening.sidecars()) == 1
 
 
 @pytest.mark.parametrize("said", [b"", associate()[:50]], ids=["nothing", "half a request"])
