@@ -83,3 +83,11 @@ def test_only_the_worker_may_write_machine_code_and_sees_a_gpu():
         is_worker = path.name.startswith("medpipe-work")
         assert (setting(path, "MemoryDenyWriteExecute") == []) == is_worker, path.name
         assert (setting(path, "PrivateDevices") == []) == is_worker, path.name
+
+
+def test_they_are_started_again_for_as_long_as_it_takes():
+    """systemd gives up after five starts in ten seconds, by default: a database may be away for longer."""
+    for path in UNITS:
+        assert setting(path, "Restart") == ["always"]
+        assert setting(path, "StartLimitIntervalSec") == ["0"], path.name
+        assert path.read_text().index("StartLimitIntervalSec") < path.read_text().index("[Service]")
