@@ -100,8 +100,10 @@ class Line:
         finally:
             registry.close()
 
-    def wait(self, good: Callable[[list[dict[str, Any]]], bool], seconds: float = 60) -> list[dict[str, Any]]:
-        """Status rows once they are as wanted."""
+    def wait(
+        self, good: Callable[[list[dict[str, Any]]], bool], seconds: float = 150
+    ) -> list[dict[str, Any]]:
+        """Status rows once they are as wanted; patient, since other tests share the cores."""
         end = time.monotonic() + seconds
         while not good(rows := self.status()):
             shown = [(row["state"], row["step"], row["reason"]) for row in rows]
