@@ -185,8 +185,9 @@ def _find(peer: Peer, assoc: Association, level: str, keys: dict[str, str]) -> I
     for answer, identifier in assoc.send_c_find(question, StudyRootQueryRetrieveInformationModelFind):
         status = status_of(peer, answer, f"asking for a study ({level.lower()} level)")
         if status in (0xFF00, 0xFF01):
-            if identifier is not None:
-                answers.append(identifier)
+            if identifier is None:  # left out, it would make a study smaller than it is
+                raise PeerRefused(f"{peer_text(peer)} answered C-FIND with something that cannot be read")
+            answers.append(identifier)
         elif status & 0xFF00 in (0xA700, 0xFE00):
             raise PeerBusy(f"{peer_text(peer)} cannot answer C-FIND now (status 0x{status:04X})")
         elif status != 0:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as Find
 
 from medpipe.errors import PeerBusy, PeerRefused, PeerUnreachable, UsageError
@@ -173,3 +176,23 @@ def test_nonsense_in_an_answer_is_left_out(start_peer):
         yield 0x0000, None
 
     assert count_instances(start_peer([Find], [(evt.EVT_C_FIND, handle)]), "MEDPIPE", STUDY) == 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom, of what cannot be read
+def test_an_answer_that_cannot_be_read_is_no_answer_of_nothing(start_peer):
+    """Left out, it would make a study smaller than it is."""
+
+    def handle(event):
+        yield 0xFF00, found(SeriesInstanceUID="2.25.101", Modality="CT", NumberOfSeriesRelatedInstances="2")
+        broken = C_FIND()
+        broken.MessageIDBeingRespondedTo = event.request.MessageID
+        broken.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        broken.Status = 0xFF00
+        broken.Identifier = BytesIO(
+            bytes.fromhex("08001511 ffffffff 01020304 05060708")
+        )  # a sequence of no items
+        event.assoc.dimse.send_msg(broken, event.context.context_id)
+        yield 0x0000, None
+
+    with pytest.raises(PeerRefused, match="cannot be read"):
+        count_instances(start_peer([Find], [(evt.EVT_C_FIND, handle)]), "MEDPIPE", STUDY)
