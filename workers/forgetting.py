@@ -18,9 +18,9 @@ from sqlalchemy.engine import Connection
 
 from medpipe.config import Config
 from medpipe.logs import Event, about
-from workers.database import is_away
 from workers.queue import ENDED, JobQueue, job_in_sql, served_jobs, status_table
 from workers.registry import Registry
+from workers.rounds import in_rounds
 from workers.tables import JobState, job
 
 log = logging.getLogger(__name__)
@@ -46,20 +46,7 @@ class Forgetter:
         every: float = _ROUND_SECONDS,
     ) -> None:
         """Rounds until `stop`, while we lead. A database that is away is asked again later."""
-        while not stop.wait(every):
-            try:
-                if leads():
-                    self.round(stop)
-            except Exception as error:
-                if is_away(error):
-                    log.warning(
-                        "the database is away; nothing is forgotten", extra=about(Event.DATABASE_AWAY)
-                    )
-                else:
-                    log.exception(
-                        "forgetting old workflows failed; it is tried again",
-                        extra=about(Event.PROCESS_STUMBLED),
-                    )
+        in_rounds(lambda: self.round(stop), "forgetting old workflows", stop, leads, every)
 
     def round(self, stop: threading.Event | None = None) -> int:
         """Forgets all that is due now, some at a time; how many rows of workflows that were."""

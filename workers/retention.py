@@ -24,9 +24,9 @@ from sqlalchemy.engine import Connection
 from medpipe.config import Config
 from medpipe.logs import Event, about
 from workers import audit, faults
-from workers.database import is_away
 from workers.publish import outbox
 from workers.registry import Registry
+from workers.rounds import in_rounds
 from workers.spool import Spool
 from workers.tables import REMOVED, JobState, Retention, instance, job, study
 
@@ -56,19 +56,7 @@ class Janitor:
         every: float = _ROUND_SECONDS,
     ) -> None:
         """Rounds until `stop`, while we lead. A database that is away, or a disk that refuses, is tried again later."""
-        while not stop.wait(every):
-            try:
-                if leads():
-                    self.round(stop)
-            except Exception as error:
-                if is_away(error):
-                    log.warning(
-                        "the database is away; nothing is removed meanwhile", extra=about(Event.DATABASE_AWAY)
-                    )
-                else:
-                    log.exception(
-                        "removing old files failed; it is tried again", extra=about(Event.PROCESS_STUMBLED)
-                    )
+        in_rounds(lambda: self.round(stop), "removing old files", stop, leads, every)
 
     def round(self, stop: threading.Event | None = None) -> list[str]:
         """Removes all that is due now; returns the studies that it has finished with."""
