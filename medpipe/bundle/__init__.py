@@ -6,6 +6,7 @@ the folder. Each fault is one line that names the key, the value and what is all
 """
 
 from medpipe.bundle.description import (
+    Axis,
     Bounds,
     ClassSpec,
     Code,
@@ -40,6 +41,7 @@ __all__ = [
     "GOLDEN",
     "SHIPPED",
     "WEIGHTS",
+    "Axis",
     "Bounds",
     "Bundle",
     "ClassSpec",

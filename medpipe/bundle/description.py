@@ -172,7 +172,16 @@ class ClassSpec(Section):
     threshold: float = Field(gt=0, lt=1)
     smallest: int = Field(default=1, ge=1)
     """Pixels or voxels at source resolution; smaller components are dropped."""
+    scales: tuple[Annotated[float, Field(ge=0.25, le=4)], ...] = Field(default=(1.0,), min_length=1)
+    """Sizes at which the class is looked for, in working sizes; the answers are averaged."""
     crf: bool = False
+
+    @field_validator("scales")
+    @classmethod
+    def _once(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a size twice")
+        return value
 
     @field_validator("category", "type")
     @classmethod
@@ -183,6 +192,11 @@ class ClassSpec(Section):
         return value
 
 
+Axis = Literal["K", "J", "I"]
+"""An axis of the network's patch (K, J, I): across slices, down, to the right, where `orientation` is the source's."""
+AXES: tuple[Axis, ...] = ("K", "J", "I")
+
+
 class WindowSpec(Section):
     """The sliding window at working size: patch in pixels along the network's axes, overlap as a fraction of it."""
 
@@ -190,6 +204,21 @@ class WindowSpec(Section):
     overlap: float = Field(default=0.25, ge=0, lt=1)
     tta: bool = False
     """Always average over mirrored views, also where the site does not ask for it; gives each lesion an uncertainty."""
+    mirrored: tuple[Axis, ...] | None = Field(default=None, min_length=1)
+    """Axes that the views are mirrored along where it is not all of them: no ultrasound has the skin at the bottom."""
+
+    @model_validator(mode="after")
+    def _axes(self) -> WindowSpec:
+        known = AXES[-len(self.patch) :]
+        named = self.mirrored or ()
+        for axis in named:
+            if axis not in known or named.count(axis) > 1:
+                raise ValueError(f"mirrored: each of {', '.join(known)} at most once, not {axis!r}")
+        return self
+
+    @property
+    def mirrored_axes(self) -> tuple[Axis, ...]:
+        return self.mirrored or AXES[-len(self.patch) :]
 
 
 class CrfSpec(Section):
@@ -283,6 +312,8 @@ class Description(Section):
             raise ValueError("two classes have the same id")
         if len(self.window.patch) != self.input.spatial_dims:
             raise ValueError(f"window.patch needs {self.input.spatial_dims} sizes")
+        if self.input.scale != "fit" and any(spec.scales != (1.0,) for spec in self.classes):
+            raise ValueError('classes: scales go with input.scale = "fit"')
         known = [f"{class_id}_{measure}" for class_id in ids for measure in MEASURES]
         for number, rule in enumerate(self.summary, 1):
             for key in rule.when:

@@ -8,12 +8,18 @@ by pass (Welford, Technometrics 4, 1962), so no pass is kept, and where all pass
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medpipe.bundle import Axis
 from medpipe.inference.backends import Backend
+
+View = tuple[int, ...]
+"""Axes of (N, channels, *patch) along which a patch is mirrored, counted from the last."""
+AS_IT_IS: tuple[View, ...] = ((),)
+_FROM_THE_LAST: dict[Axis, int] = {"K": -3, "J": -2, "I": -1}
 
 
 class Ensemble:
@@ -27,7 +33,7 @@ class Ensemble:
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, channels, *patch) -> mean probabilities float32 (N, classes, *patch)."""
-        return mean_and_spread(self, batch, tta=False)[0]
+        return mean_and_spread(self, batch)[0]
 
 
 def members_of(backend: Backend) -> tuple[Backend, ...]:
@@ -36,13 +42,13 @@ def members_of(backend: Backend) -> tuple[Backend, ...]:
 
 
 def mean_and_spread(
-    backend: Backend, patches: NDArray[np.float32], *, tta: bool
+    backend: Backend, patches: NDArray[np.float32], views: Sequence[View] = AS_IT_IS
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation of the probabilities over all passes, float32 (N, classes, *patch) each."""
     mean = np.zeros(0, np.float32)
     squares = np.zeros(0, np.float32)  # summed squares of the distances from the mean
     count = 0
-    for probability in _passes(backend, patches, tta):
+    for probability in _passes(backend, patches, views):
         count += 1
         if count == 1:
             mean, squares = probability.copy(), np.zeros_like(probability)
@@ -54,17 +60,18 @@ def mean_and_spread(
     return mean, np.sqrt(np.maximum(squares, 0, out=squares), out=squares)
 
 
-def _passes(backend: Backend, patches: NDArray[np.float32], tta: bool) -> Iterator[NDArray[np.float32]]:
-    views = _views(patches.ndim) if tta else [()]
-    for chosen in views:
-        mirrored = np.ascontiguousarray(np.flip(patches, chosen))
+def mirrored_views(spatial_dims: int, mirrored: Sequence[Axis]) -> tuple[View, ...]:
+    """Every way to mirror a picture along some of these axes; a volume as it is and along each of them."""
+    axes = [_FROM_THE_LAST[axis] for axis in mirrored]
+    if spatial_dims == 3:
+        return ((), *((axis,) for axis in axes))
+    return tuple(some for n in range(len(axes) + 1) for some in itertools.combinations(axes, n))
+
+
+def _passes(
+    backend: Backend, patches: NDArray[np.float32], views: Sequence[View]
+) -> Iterator[NDArray[np.float32]]:
+    for axes in views:
+        seen = np.ascontiguousarray(np.flip(patches, axes))
         for network in members_of(backend):
-            yield np.flip(network(mirrored), chosen)
-
-
-def _views(ndim: int) -> list[tuple[int, ...]]:
-    """Axes to mirror: all 4 ways of a picture; as it is and along each axis of a volume (4)."""
-    axes = tuple(range(2, ndim))
-    if len(axes) == 2:
-        return [chosen for n in range(3) for chosen in itertools.combinations(axes, n)]
-    return [(), *((axis,) for axis in axes)]
+            yield np.flip(network(seen), axes)

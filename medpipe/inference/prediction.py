@@ -22,8 +22,8 @@ from medpipe.identity import set_digest
 from medpipe.inference import crf
 from medpipe.inference.backends import Backend
 from medpipe.inference.lesions import Identity, label_components, measure
-from medpipe.inference.preprocess import Prepared, display_values, prepare
-from medpipe.inference.window import slide
+from medpipe.inference.preprocess import Prepared, display_values
+from medpipe.inference.sizes import prepare_finest, see
 from medpipe.types import Image, Lesion, Prediction, Provenance
 
 Progress = Callable[[float], None]
@@ -47,9 +47,9 @@ def predict(
     """Finds a bundle's lesions on one image; masks and probabilities lie on the image's own grid.
 
     `scratch` is a local folder for large arrays, which live as long as it does. `keep_probability` keeps the network's
-    probabilities (before the CRF) as float16. `tta` (or the bundle) asks for mirrored views as well; they, or the
-    members of an ensemble, give each lesion its uncertainty. `progress` is told a fraction 0..1. `uid_root` is for
-    tracking UIDs. The same image, bundle, backend and options give the same prediction, bit for bit.
+    probabilities (before the CRF) as float16. `tta` (or the bundle) asks for mirrored views; they, several
+    sizes, or the members of an ensemble give each lesion its uncertainty. `progress` is told a fraction 0..1. `uid_root`
+    is for tracking UIDs. The same image, bundle, backend and options give the same prediction, bit for bit.
 
     Raises Refused(NOT_FOR_BUNDLE, FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """
@@ -57,9 +57,11 @@ def predict(
     tta = tta or bundle.window.tta
     clock = _Clock()
     with clock("preprocess"):
-        prepared = prepare(image, bundle)
+        prepared = prepare_finest(image, bundle)
     with clock("network"):
-        seen = slide(prepared, bundle, backend, tta=tta, progress=lambda part: tell(_NETWORK_PART * part))
+        seen = see(
+            image, prepared, bundle, backend, tta=tta, progress=lambda part: tell(_NETWORK_PART * part)
+        )
     working = seen.probability
     shape = (len(bundle.classes), *image.grid.shape)
     mask = _array(scratch / "mask.npy", shape, np.dtype(np.bool_))
@@ -70,7 +72,7 @@ def predict(
     whole = _array(scratch / "class.npy", image.grid.shape, np.dtype(np.float32))
     spread = (
         None
-        if seen.spread is None
+        if all(of_class is None for of_class in seen.spreads)
         else _array(scratch / "spread.npy", image.grid.shape, np.dtype(np.float32))
     )
     budget = _Budget(bundle)
@@ -90,9 +92,10 @@ def predict(
         with clock("lesions"):
             np.not_equal(labels, 0, out=mask[number])
             identity = Identity(uid_root, bundle.id, spec.id)
-            if seen.spread is not None and spread is not None:
-                way.to_source(seen.spread[number], spread)
-            lesions += measure(labels, whole, image, identity, refined, spread)
+            said = seen.spreads[number]
+            if said is not None and spread is not None:
+                way.to_source(said, spread)
+            lesions += measure(labels, whole, image, identity, refined, None if said is None else spread)
         tell(_NETWORK_PART + (1 - _NETWORK_PART) * (number + 1) / len(bundle.classes))
     tell(1.0)
     provenance = _provenance(image, bundle, backend, tta, budget.notes)

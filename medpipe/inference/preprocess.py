@@ -81,14 +81,18 @@ class Prepared:
     way_back: WayBack
 
 
-def prepare(image: Image, bundle: Bundle) -> Prepared:
-    """Field of view, crop, orientation, scale and normalisation, as `bundle.input` says.
+def prepare(image: Image, bundle: Bundle, scale: float = 1.0) -> Prepared:
+    """Field of view, crop, orientation, scale and normalisation, as `bundle.input` says, at `scale` working sizes.
 
     Raises Refused(NOT_FOR_BUNDLE or FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """
     image = without_colour(image, bundle.input)
     check_meant_for(image, bundle)
-    return to_working_grid(image, bundle.input)
+    spec = bundle.input
+    if scale != 1:
+        sizes = tuple(round(n * scale) for n in spec.working_size)
+        spec = spec.model_copy(update={"working_size": sizes})
+    return to_working_grid(image, spec)
 
 
 def to_working_grid(image: Image, spec: InputSpec) -> Prepared:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle
 from medpipe.inference.backends import Backend
-from medpipe.inference.passes import mean_and_spread, members_of
+from medpipe.inference.passes import AS_IT_IS, View, mean_and_spread, members_of, mirrored_views
 from medpipe.inference.preprocess import Prepared
 
 Progress = Callable[[float], None]
@@ -39,8 +39,8 @@ def slide(
     """Probabilities on the working grid.
 
     A 2-D network sees each slice by itself. Windows without any field of view are not computed and give 0; what lies
-    outside the field is 0. `tta` averages over flips. The spread of each window's passes is blended as their mean is.
-    Deterministic for one backend, device and thread count.
+    outside the field is 0. `tta` averages over the bundle's mirrored views. The spread of each window's passes is
+    blended as their mean is. Deterministic for one backend, device and thread count.
     """
     flat = bundle.input.spatial_dims == 2
     array, inside = prepared.array, prepared.inside
@@ -53,7 +53,8 @@ def slide(
     )
     windows = len(items) * _window_count(items[0].shape[2:], bundle.window.patch, bundle.window.overlap)
     classes = len(bundle.classes)
-    predictor = _Predictor(backend, inside is not None, classes, tta, windows, progress)
+    views = mirrored_views(bundle.input.spatial_dims, bundle.window.mirrored_axes) if tta else AS_IT_IS
+    predictor = _Predictor(backend, inside is not None, classes, views, windows, progress)
     out = np.empty((predictor.channels, *array.shape[1:]), np.float32)
     for number, (item, field) in enumerate(zip(items, fields, strict=True)):
         fed = item if field is None else np.concatenate([item, field.astype(np.float32)], axis=1)
@@ -104,13 +105,13 @@ class _Predictor:
         backend: Backend,
         has_field: bool,
         classes: int,
-        tta: bool,
+        views: Sequence[View],
         windows: int,
         progress: Progress | None,
     ) -> None:
         self._backend, self._has_field, self._classes = backend, has_field, classes
-        self._tta, self._windows, self._progress = tta, windows, progress
-        self.repeated = tta or len(members_of(backend)) > 1
+        self._views, self._windows, self._progress = views, windows, progress
+        self.repeated = len(views) * len(members_of(backend)) > 1
         self.channels = 2 * classes if self.repeated else classes
         self._done = 0
 
@@ -124,7 +125,7 @@ class _Predictor:
         if wanted.any():
             chosen = patches if wanted.all() else patches[wanted]
             if self.repeated:
-                out[wanted] = np.concatenate(mean_and_spread(self._backend, chosen, tta=self._tta), axis=1)
+                out[wanted] = np.concatenate(mean_and_spread(self._backend, chosen, self._views), axis=1)
             else:
                 out[wanted] = self._backend(chosen)
         self._done += len(patches)

@@ -22,7 +22,7 @@ SIZES = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 THRESHOLDS = np.linspace(0.1, 0.9, 33)
 """Thresholds to choose from where each image's Dice is what counts."""
 _EQUAL = 2e-3
-"""Mean Dices this near to the best are as good: the middle of such thresholds is chosen, not their edge."""
+"""Mean Dices this near to the best are as good, whatever their standard error."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,23 @@ def choose(
 
 
 def best_for_images(pairs: Sequence[tuple[NDArray[np.float16], NDArray[np.bool_]]]) -> Choice:
-    """Threshold and smallest size of the best mean Dice per image; of equals, the middle one.
+    """Threshold and smallest size by the mean Dice per image: the middle of the thresholds as good as the best.
 
     `pairs` are probability and truth (K, J, I) of one class. An image without truth counts 1 when nothing is marked.
+    As good is what lies no more than one standard error of the paired difference behind (the rule of Breiman et al.,
+    Classification and Regression Trees, 1984, 3.4.3): what hangs on a single image moves nothing.
     """
-    scores = np.mean([_image_dices(probability, truth) for probability, truth in pairs], axis=0)
-    _, size = np.unravel_index(int(np.argmax(scores)), scores.shape)
-    good = np.flatnonzero(scores[:, size] >= scores.max() - _EQUAL)
-    return Choice(round(float(THRESHOLDS[good[len(good) // 2]]), 3), SIZES[int(size)])
+    scores = np.stack([_image_dices(probability, truth) for probability, truth in pairs])
+    best, size = np.unravel_index(int(np.argmax(scores.mean(axis=0))), scores.shape[1:])
+    behind = scores[:, best, size, None] - scores[:, :, size]
+    error = behind.std(axis=0, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else 0.0
+    good = behind.mean(axis=0) <= np.maximum(error * (1 + 1e-9), _EQUAL)
+    first = last = int(best)
+    while first > 0 and good[first - 1]:
+        first -= 1
+    while last < len(good) - 1 and good[last + 1]:
+        last += 1
+    return Choice(round(float(THRESHOLDS[(first + last) // 2]), 3), SIZES[int(size)])
 
 
 def _image_dices(probability: NDArray[np.float16], truth: NDArray[np.bool_]) -> NDArray[np.float64]:

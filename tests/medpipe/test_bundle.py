@@ -56,6 +56,14 @@ def test_a_sound_folder_gives_a_bundle(tmp_path: Path) -> None:
     assert bundle.crf.mode == "guarded" and not bundle.classes[0].crf
 
 
+def test_sizes_belong_to_pictures_that_are_fitted(tmp_path: Path) -> None:
+    text = GOOD.replace("threshold = 0.42", "threshold = 0.42\nscales = [0.8, 1.25]")
+    assert load_bundle(write(tmp_path / "spots", text)).classes[0].scales == (0.8, 1.25)
+    unscaled = text.replace('working_size = [960, 1440]\nscale = "fit"', 'scale = "none"')
+    with pytest.raises(BundleError, match="scales go with input"):
+        load_bundle(write(tmp_path / "other", unscaled))
+
+
 def test_softmax_has_a_background_channel_more(tmp_path: Path) -> None:
     text = GOOD.replace('name = "phantom"', 'name = "phantom"\nactivation = "softmax"')
     bundle = load_bundle(write(tmp_path / "spots", text))
@@ -83,6 +91,14 @@ def test_the_hash_follows_description_and_weights(tmp_path: Path) -> None:
         ('scale = "fit"', 'scale = "stretch"', "input.scale"),
         ("channels = 3", "channels = 1", 'field = "fundus" needs'),
         ("patch = [512, 512]", "patch = [512]", "window.patch needs 2 sizes"),
+        (
+            "patch = [512, 512]",
+            'patch = [512, 512]\nmirrored = ["K"]',
+            "window: mirrored: each of J, I at most once",
+        ),
+        ("patch = [512, 512]", 'patch = [512, 512]\nmirrored = ["I", "I"]', "at most once, not 'I'"),
+        ("threshold = 0.42", "threshold = 0.42\nscales = [1, 9]", "classes.0.scales.1"),
+        ("threshold = 0.42", "threshold = 0.42\nscales = [1, 2, 1]", "classes.0.scales: names a size twice"),
         ('kind = "mean-std"', 'kind = "histogram"', "histogram"),
         ("std = [0.2, 0.2, 0.2]", "std = [0.2]", "normalise.std needs 3 values"),
         ("std = [0.2, 0.2, 0.2]", "std = [0.2, 0.0, 0.2]", "input.normalise.std.1"),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from medpipe.bundle import SHIPPED, Bundle, load_bundle
 from medpipe.inference import load_backend
-from medpipe.inference.passes import Ensemble, mean_and_spread, members_of
+from medpipe.inference.passes import AS_IT_IS, Ensemble, mean_and_spread, members_of, mirrored_views
 
 
 class Says:
@@ -41,7 +41,8 @@ def test_flips_average_out_a_preference_for_one_side(shape: tuple[int, ...], sha
     impulse = np.zeros(shape, np.float32)
     middle = tuple(n // 2 for n in shape[2:])
     impulse[(0, 0, *middle)] = 1
-    mean, spread = mean_and_spread(LeftIsBright(0), impulse, tta=True)
+    views = mirrored_views(len(middle), ("K", "J", "I")[-len(middle) :])
+    mean, spread = mean_and_spread(LeftIsBright(0), impulse, views)
     line = mean[0, 0][middle[:-1]]
     assert line[middle[-1] - 1] == pytest.approx(0.5 / share)
     assert mean.sum() == pytest.approx(1)
@@ -55,15 +56,23 @@ def test_an_ensemble_says_the_mean_and_how_far_its_members_differ() -> None:
     says = (0.1, 0.1, 0.9, 0.7)
     ensemble = Ensemble(tuple(Says(value) for value in says))
     assert ensemble(patches) == pytest.approx(np.full(patches.shape, np.mean(says)))
-    for tta in (False, True):
-        mean, spread = mean_and_spread(ensemble, patches, tta=tta)
+    for views in (AS_IT_IS, mirrored_views(2, ("J", "I"))):
+        mean, spread = mean_and_spread(ensemble, patches, views)
         assert mean == pytest.approx(np.full(patches.shape, np.mean(says)))
         assert spread == pytest.approx(np.full(patches.shape, np.std(says)), abs=1e-6)
 
 
 def test_members_that_agree_leave_no_doubt_at_all() -> None:
     patches = np.zeros((1, 1, 4, 4), np.float32)
-    assert not mean_and_spread(Ensemble((Says(0.3),) * 3), patches, tta=True)[1].any()
+    assert not mean_and_spread(Ensemble((Says(0.3),) * 3), patches, mirrored_views(2, ("J", "I")))[1].any()
+
+
+def test_only_the_named_axes_are_mirrored() -> None:
+    """An ultrasound picture turned upside down is none that a network knows."""
+    assert mirrored_views(2, ("I",)) == ((), (-1,))
+    assert mirrored_views(2, ("J", "I")) == ((), (-2,), (-1,), (-2, -1))
+    assert mirrored_views(3, ("I",)) == ((), (-1,))
+    assert mirrored_views(3, ("K", "J", "I")) == ((), (-3,), (-2,), (-1,))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from medpipe.training.decision import SIZES, _f1, _tally, best_for_images
 
@@ -35,11 +36,24 @@ def test_for_images_a_lesion_is_outlined_at_the_threshold_where_it_ends() -> Non
     assert choice.smallest == 16, "specks of 15 pixels go, and no more than that is asked"
 
 
+def picture(lesion: float, reflex: float) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """A lesion of some probability, and a reflex as large beside it or alone (lesion 0)."""
+    truth, other = np.zeros((2, 1, 50, 50), np.bool_)
+    truth[0, 10:30, 2:22] = lesion > 0
+    other[0, 10:30, 25:45] = True
+    return (lesion * truth + reflex * other).astype(np.float16), truth
+
+
 def test_for_images_a_mark_where_nothing_is_costs() -> None:
-    """One image with a lesion at .8 and one without any whose reflex reaches .5."""
-    truth = np.zeros((1, 50, 50), np.bool_)
-    truth[0, 10:30, 10:30] = True
-    lesion = np.where(truth, 0.8, 0.1).astype(np.float16)
-    reflex = np.where(truth, 0.5, 0.1).astype(np.float16)
-    choice = best_for_images([(lesion, truth), (reflex, np.zeros_like(truth))])
+    """Lesions at .8, and images without any whose reflex reaches .5."""
+    choice = best_for_images([picture(0.8, 0), picture(0, 0.5), picture(0, 0.5)])
     assert 0.5 < choice.threshold < 0.8
+
+
+def test_for_images_what_hangs_on_one_of_them_moves_nothing() -> None:
+    """Of ten images one has a reflex of .7: only above it all would be right, but the lesions end at .72."""
+    many = [picture(0.72, 0.15) for _ in range(9)]
+    middle = pytest.approx((0.15 + 0.72) / 2, abs=0.03)
+    assert best_for_images(many).threshold == middle
+    assert best_for_images([*many, picture(0, 0.7)]).threshold == middle
+    assert best_for_images([*many, *[picture(0, 0.5)] * 3]).threshold > 0.5, "three are no accident"
