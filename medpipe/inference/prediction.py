@@ -47,9 +47,9 @@ def predict(
     """Finds a bundle's lesions on one image; masks and probabilities lie on the image's own grid.
 
     `scratch` is a local folder for large arrays, which live as long as it does. `keep_probability` keeps the network's
-    probabilities (before the CRF) as float16. `tta` (or the bundle) asks for mirrored views; they, several
-    sizes, or the members of an ensemble give each lesion its uncertainty. `progress` is told a fraction 0..1. `uid_root`
-    is for tracking UIDs. The same image, bundle, backend and options give the same prediction, bit for bit.
+    probabilities (before the CRF) as float16. `tta` (or the bundle) asks for mirrored views; they, several sizes or
+    the members of an ensemble give each lesion its uncertainty. `progress` is told a fraction 0..1. `uid_root` is for
+    tracking UIDs. The same image, bundle, backend and options give the same prediction, bit for bit.
 
     Raises Refused(NOT_FOR_BUNDLE, FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """

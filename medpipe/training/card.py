@@ -64,7 +64,7 @@ def _pictures(experiment: Experiment) -> str:
         f"- thresholds and smallest sizes chosen on {len(parts.thresholds)} pictures that were not trained on: "
         f"{', '.join(parts.thresholds)}",
         f"- measured on the {len(parts.held_out)} pictures of fold {experiment.data.held_out}, in no training step "
-        f"and no choice: {', '.join(parts.held_out)}"
+        f"and no choice of thresholds: {', '.join(parts.held_out)}"
         if parts.held_out
         else "- measured on those same pictures, no fold being held out: AUPR is of pictures that it never saw, but "
         "Dice and lesions are at thresholds chosen on them",
@@ -88,11 +88,12 @@ def _trained_folds(experiment: Experiment) -> str:
 def thresholds_table(bundle: Bundle, gains: Sequence[CrfGain] = ()) -> str:
     """What each class needs before it counts; with what the CRF was measured to change, where it was."""
     told = {gain.class_id: gain.told for gain in gains}
-    head = ["class", "name", "threshold", "smallest, pixels", "CRF"] + (
-        ["gain in Dice by the CRF"] if told else []
-    )
+    sized = any(c.scales != (1.0,) for c in bundle.classes)
+    head = ["class", "name", *(["sizes seen"] if sized else []), "threshold", "smallest, pixels", "CRF"]
+    head += ["gain in Dice by the CRF"] if told else []
     rows = [
-        [c.id, c.name, f"{c.threshold:g}", str(c.smallest), "yes" if c.crf else "no"]
+        [c.id, c.name, *([" and ".join(f"{scale:g}" for scale in c.scales)] if sized else [])]
+        + [f"{c.threshold:g}", str(c.smallest), "yes" if c.crf else "no"]
         + ([told[c.id]] if told else [])
         for c in bundle.classes
     ]

@@ -42,6 +42,21 @@ def test_half_precision_kernels_change_no_probability_that_matters(run: Path, tm
     assert difference.abs().max() < 2e-3
 
 
+def test_sizes_of_a_class_go_from_the_experiment_to_the_bundle_and_its_card(
+    run: Path, tmp_path: Path
+) -> None:
+    content = tomllib.loads((run / "experiment.toml").read_text())
+    content["bundle"]["classes"][0]["scales"] = [0.8, 1.25]
+    (run / "experiment.toml").write_text(tomli_w.dumps(content))
+    bundle = export_bundle(run, tmp_path / "tiny")
+    assert [c.scales for c in bundle.classes] == [(0.8, 1.25), *[(1.0,)] * (len(bundle.classes) - 1)]
+    lines = (tmp_path / "tiny" / "CARD.md").read_text().splitlines()
+    table = lines[lines.index("## Thresholds") + 2 :]
+    assert table[0].startswith("| class | name | sizes seen | threshold |")
+    assert f"{bundle.classes[0].name} | 0.8 and 1.25 | 0.5 |" in table[2]
+    assert "| 1 | 0.5 |" in table[3]
+
+
 def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(
     run: Path, drawn_data: Path, tmp_path: Path
 ) -> None:
@@ -49,7 +64,7 @@ def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(
     assert all(0.05 <= c.threshold <= 0.95 and c.smallest in SIZES for c in bundle.classes)
     card = (tmp_path / "tiny" / "CARD.md").read_text()
     assert "chosen on 1 pictures that were not trained on: drawn_1" in card
-    assert "measured on the 1 pictures of fold 0, in no training step and no choice: drawn_0" in card
+    assert "measured on the 1 pictures of fold 0, in no training step and no choice of thresholds: drawn_0" in card
     report = evaluate_bundle(tmp_path / "tiny", data=drawn_data, folds=run / "folds.toml", fold=0)
     assert report.table() in card
     assert "One training run, one fold: no spread is known." in card

@@ -1,0 +1,116 @@
+"""At which size of the picture each class of a bundle is found best: AUPR at native resolution, size by size.
+
+    python bench/sizes.py [--data IDRID] [--bundle fundus-lesions] [--scales 0.64 0.8 1 1.25] [--mirrored] [--fold 0]
+
+Without --fold, on the pictures that the bundle's experiment chooses thresholds on. Figures of pictures that have chosen
+a size are no longer those of unseen ones. Pairs of neighbouring sizes are the mean of both answers, as `scales` of a
+class in bundle.toml makes it. --fold is for a bundle whose network was not trained on that fold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medpipe.bundle import Bundle, find_bundle, load_bundle
+from medpipe.inference import Backend, load_backend
+from medpipe.inference.preprocess import prepare
+from medpipe.inference.window import slide
+from medpipe.training.dicom_pairs import Label
+from medpipe.training.evaluation import shown
+from medpipe.training.experiment import load_experiment, read_folds, split
+from medpipe.training.metrics import PooledScores
+from medpipe.training.sources import Source, open_source
+from medpipe.types import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+Sizes = tuple[float, ...]
+
+
+def main() -> None:
+    """Prints one Markdown table: a line for each size and each pair of neighbours, AUPR per class and their mean."""
+    asked = _asked()
+    folder = Path(asked.bundle)
+    bundle = load_bundle(folder) if folder.is_dir() else find_bundle(asked.bundle, ())
+    if bundle.input.scale != "fit":
+        raise SystemExit(f'{bundle.id}: its pictures are not brought to one size (input.scale = "fit")')
+    if not asked.data.is_dir():
+        print(f"skipped, no data ({asked.data.name})")
+        return
+    experiment = load_experiment(ROOT / bundle.provenance.training)
+    fold = asked.fold
+    names = split(experiment.data).thresholds if fold is None else read_folds(experiment.data.folds)[fold]
+    source = open_source(asked.data, bundle.input, [Label(c.id, c.name, c.type[0]) for c in bundle.classes])
+    scales = sorted(asked.scales)
+    groups: list[Sizes] = [*((scale,) for scale in scales), *pairwise(scales)]
+    scores = {group: [PooledScores() for _ in bundle.classes] for group in groups}
+    backend = load_backend(bundle, device="cpu")
+    for name in names:
+        add(scores, source, name, bundle, backend, mirrored=asked.mirrored)
+    views = "mirrored views" if asked.mirrored else "one view"
+    print(f"{bundle.id} {bundle.version}, {len(names)} pictures, {views}, AUPR at native resolution\n")
+    print(table(scores, bundle))
+
+
+def add(
+    scores: dict[Sizes, list[PooledScores]],
+    source: Source,
+    name: str,
+    bundle: Bundle,
+    backend: Backend,
+    *,
+    mirrored: bool,
+) -> None:
+    """Adds one picture to the scores of every group of sizes."""
+    image, truth = source.image(name), source.truth(name, len(bundle.classes))
+    said = {scale: native(image, bundle, backend, scale, mirrored) for (scale, *_) in scores}
+    for group, of_classes in scores.items():
+        for c, pooled in enumerate(of_classes):
+            mean = sum(said[scale][c].astype(np.float32) for scale in group) / np.float32(len(group))
+            pooled.add(np.asarray(mean, np.float16), truth[c])
+
+
+def native(
+    image: Image, bundle: Bundle, backend: Backend, scale: float, mirrored: bool
+) -> NDArray[np.float16]:
+    """Probabilities (classes, K, J, I) on the picture's own grid, seen at one size."""
+    prepared = prepare(image, bundle, scale)
+    seen = slide(prepared, bundle, backend, tta=mirrored).probability
+    out = np.empty((len(seen), *image.grid.shape), np.float16)
+    whole = np.empty(image.grid.shape, np.float32)
+    for c, of_class in enumerate(seen):
+        prepared.way_back.to_source(of_class, whole)
+        out[c] = whole
+    return out
+
+
+def table(scores: dict[Sizes, list[PooledScores]], bundle: Bundle) -> str:
+    """Markdown; sizes in working sizes."""
+    lines: list[Sequence[str]] = [("size", *bundle.class_ids, "mean"), ("---",) * (len(bundle.classes) + 2)]
+    for group, of_classes in scores.items():
+        values = [pooled.aupr for pooled in of_classes]
+        known = [value for value in values if value is not None]
+        name = " and ".join(f"{scale:g}" for scale in group)
+        lines.append((name, *map(shown, values), shown(float(np.mean(known)) if known else None)))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Path(os.environ.get("MEDPIPE_DATA") or ROOT.parent / "shared" / "data") / "idrid_train"
+    parser.add_argument("--data", type=Path, default=default, help="images/ and masks/")
+    parser.add_argument("--bundle", default="fundus-lesions", help="id, or folder")
+    parser.add_argument("--scales", type=float, nargs="+", default=[0.64, 0.8, 1.0, 1.25])
+    parser.add_argument("--mirrored", action="store_true", help="with the bundle's mirrored views")
+    parser.add_argument("--fold", type=int, help="on this fold's pictures, not those for thresholds")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
