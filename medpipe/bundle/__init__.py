@@ -32,6 +32,7 @@ from medpipe.bundle.folder import (
     available_bundles,
     find_bundle,
     load_bundle,
+    parse_description,
     weight_names,
 )
 from medpipe.bundle.nouns import noun_of
@@ -62,5 +63,6 @@ __all__ = [
     "find_bundle",
     "load_bundle",
     "noun_of",
+    "parse_description",
     "weight_names",
 ]

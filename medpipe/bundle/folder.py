@@ -104,7 +104,7 @@ def load_bundle(folder: Path) -> Bundle:
     folder = folder.absolute()
     description = _inside(folder, DESCRIPTION)
     text = description.read_bytes()
-    checked = _parse(text, description)
+    checked = parse_description(text, description)
     files = [_inside(folder, name) for name in weight_names(checked.network)]
     for weights in files:
         if weights.suffix == Path(WEIGHTS).suffix:
@@ -181,7 +181,8 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _parse(text: bytes, origin: Path) -> Description:
+def parse_description(text: bytes, origin: Path) -> Description:
+    """Checks what a bundle.toml says. Raises BundleError, one line that names `origin` and the keys at fault."""
     try:
         raw = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

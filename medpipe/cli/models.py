@@ -138,10 +138,12 @@ def train(
     held-out pictures: at working size, with --export at native resolution through the whole pipeline.
     """
     from medpipe.cli.progress import training_bar
-    from medpipe.training import export_bundle
+    from medpipe.training import check_describable, export_bundle
     from medpipe.training import train as run_training
     from medpipe.training.report import REPORT
 
+    if export is not None:
+        check_describable(experiment)
     with training_bar() as tell:
         report = run_training(
             experiment,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 import torch
@@ -17,8 +16,9 @@ from medpipe.bundle import Network as BundleNetwork
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend
 from medpipe.training.card import write_card
-from medpipe.training.crf_choice import CrfGain, measure_crf, with_rule
+from medpipe.training.crf_choice import CrfGain, measure_crf
 from medpipe.training.decision import Choice, choose
+from medpipe.training.describe import describe
 from medpipe.training.evaluation import measure
 from medpipe.training.experiment import Experiment, load_run, split
 from medpipe.training.members import check_members
@@ -49,21 +49,21 @@ def export_bundle(
         raise ConfigError(f"{run}: restores patches; begin another run with its weights, and export that one")
     bundle.mkdir(parents=True, exist_ok=True)
     check_members(experiment, members)
-    describe = partial(_write_description, experiment, bundle, members=1 + len(members))
+    write = partial(_write_description, bundle, experiment, members=1 + len(members))
     network = BundleNetwork(name=experiment.network.name, members=1 + len(members))
     for one, name in zip((run, *members), weight_names(network), strict=True):
         _write_weights(experiment, one, bundle / name)
-    written = describe({class_id: Choice() for class_id in experiment.data.classes})
+    written = write({class_id: Choice() for class_id in experiment.data.classes})
     report = None
     gains: tuple[CrfGain, ...] = ()
     if data is not None:
         backend = load_backend(written)
         parts = split(experiment.data)
         choices = choose(written, backend, data, parts.thresholds, experiment.decision)
-        written = describe(choices)
+        written = write(choices)
         if experiment.decision.crf == "measure":
             gains = measure_crf(written, backend, data, parts.thresholds)
-            written = describe(choices, gains)
+            written = write(choices, gains)
         report = measure(
             written,
             backend,
@@ -106,40 +106,13 @@ def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:
 
 
 def _write_description(
-    experiment: Experiment,
     folder: Path,
+    experiment: Experiment,
     choices: Mapping[str, Choice],
     gains: Sequence[CrfGain] = (),
     *,
     members: int,
 ) -> Bundle:
-    given, data = experiment.bundle, experiment.data
-    classes = {row["id"]: row for row in given.get("classes", ())}
-    if list(classes) != list(data.classes):
-        raise ConfigError(f"bundle.classes: {', '.join(classes) or 'none'}, but data.classes: {data.classes}")
-    content: dict[str, Any] = {
-        "id": experiment.name,
-        "version": given.get("version", "0.0.0"),
-        "title": given.get("title", experiment.name),
-        **({"named_only": True} if given.get("named_only") else {}),
-        "network": {
-            "name": experiment.network.name,
-            **({"members": members} if members > 1 else {}),
-            "hyper": dict(experiment.network.hyper),
-        },
-        "input": experiment.input.model_dump(exclude_none=True, exclude_defaults=True),
-        "classes": [
-            {
-                **row,
-                "crf": with_rule(row, gains),
-                "threshold": choices[class_id].threshold,
-                "smallest": choices[class_id].smallest,
-            }
-            for class_id, row in classes.items()
-        ],
-        **{
-            key: given[key] for key in ("window", "crf", "precision", "summary", "provenance") if key in given
-        },
-    }
+    content = describe(experiment, choices, gains, members=members)
     (folder / DESCRIPTION).write_text(tomli_w.dumps(content), encoding="utf-8")
     return load_bundle(folder)

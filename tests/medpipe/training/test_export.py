@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from medpipe.bundle import load_bundle
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend, load_network
-from medpipe.training import evaluate_bundle, export_bundle, train
+from medpipe.training import check_describable, evaluate_bundle, export_bundle, train
 from medpipe.training.cross_validation import read_report
 from medpipe.training.decision import SIZES
 from medpipe.training.state import CHECKPOINT
@@ -64,7 +66,10 @@ def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(
     assert all(0.05 <= c.threshold <= 0.95 and c.smallest in SIZES for c in bundle.classes)
     card = (tmp_path / "tiny" / "CARD.md").read_text()
     assert "chosen on 1 pictures that were not trained on: drawn_1" in card
-    assert "measured on the 1 pictures of fold 0, in no training step and no choice of thresholds: drawn_0" in card
+    assert (
+        "measured on the 1 pictures of fold 0, in no training step and no choice of thresholds: drawn_0"
+        in card
+    )
     report = evaluate_bundle(tmp_path / "tiny", data=drawn_data, folds=run / "folds.toml", fold=0)
     assert report.table() in card
     assert "One training run, one fold: no spread is known." in card
@@ -87,6 +92,26 @@ def test_a_network_that_every_fold_trained_is_measured_on_its_threshold_pictures
     card = (tmp_path / "tiny" / "CARD.md").read_text()
     assert "trained on 4 pictures of every fold" in card
     assert "measured on those same pictures, no fold being held out" in card
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda b: b["classes"][1].update(scales=[1, 1]), "tiny.toml: classes.1.scales: names a size twice"),
+        (lambda b: b["window"].update(overlap=1.5), "tiny.toml: window.overlap: "),
+        (lambda b: b.update(windows={}), r"tiny.toml: \[bundle\] has no windows"),
+        (lambda b: b["classes"].pop(), "bundle.classes: MA, HE, EX, but data.classes: "),
+    ],
+)
+def test_what_no_bundle_could_be_written_from_is_known_before_the_training(
+    experiment: Path, change: Callable[[Any], Any], says: str
+) -> None:
+    check_describable(experiment)
+    content = tomllib.loads(experiment.read_text())
+    change(content["bundle"])
+    experiment.write_text(tomli_w.dumps(content))
+    with pytest.raises(ConfigError, match=says):
+        check_describable(experiment)
 
 
 def test_without_data_the_card_says_that_nothing_was_measured(run: Path, tmp_path: Path) -> None:

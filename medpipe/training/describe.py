@@ -1,0 +1,66 @@
+"""What a bundle.toml says of a run: the experiment's own words, and what was chosen on the threshold pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from medpipe.bundle import parse_description
+from medpipe.errors import BundleError, ConfigError
+from medpipe.training.crf_choice import CrfGain, with_rule
+from medpipe.training.decision import Choice
+from medpipe.training.experiment import Experiment, load_experiment
+
+_TAKEN_OVER = ("window", "crf", "precision", "summary", "provenance")
+
+
+def check_describable(experiment: Path) -> None:
+    """Checks before hours of training that a bundle can be written after them. Raises ConfigError naming the key."""
+    loaded = load_experiment(experiment)
+    strange = sorted(set(loaded.bundle) - {*_TAKEN_OVER, "version", "title", "named_only", "classes", "card"})
+    if strange:
+        raise ConfigError(f"{experiment}: [bundle] has no {', '.join(strange)}")
+    content = describe(loaded, {class_id: Choice() for class_id in loaded.data.classes})
+    try:
+        parse_description(tomli_w.dumps(content).encode(), experiment)
+    except BundleError as error:
+        raise ConfigError(f"{error} (of the bundle that [bundle] describes)") from error
+
+
+def describe(
+    experiment: Experiment,
+    choices: Mapping[str, Choice],
+    gains: Sequence[CrfGain] = (),
+    *,
+    members: int = 1,
+) -> dict[str, Any]:
+    """The content of bundle.toml. Raises ConfigError where the classes of the bundle are not those of the data."""
+    given, data = experiment.bundle, experiment.data
+    classes = {row["id"]: row for row in given.get("classes", ())}
+    if list(classes) != list(data.classes):
+        raise ConfigError(f"bundle.classes: {', '.join(classes) or 'none'}, but data.classes: {data.classes}")
+    return {
+        "id": experiment.name,
+        "version": given.get("version", "0.0.0"),
+        "title": given.get("title", experiment.name),
+        **({"named_only": True} if given.get("named_only") else {}),
+        "network": {
+            "name": experiment.network.name,
+            **({"members": members} if members > 1 else {}),
+            "hyper": dict(experiment.network.hyper),
+        },
+        "input": experiment.input.model_dump(exclude_none=True, exclude_defaults=True),
+        "classes": [
+            {
+                **row,
+                "crf": with_rule(row, gains),
+                "threshold": choices[class_id].threshold,
+                "smallest": choices[class_id].smallest,
+            }
+            for class_id, row in classes.items()
+        ],
+        **{key: given[key] for key in _TAKEN_OVER if key in given},
+    }
