@@ -11,17 +11,11 @@ from medpipe.bundle.description import (
     ClassSpec,
     Code,
     CrfSpec,
-    Extent,
-    InputSpec,
-    MeanStd,
     Network,
-    Percentile,
     PrecisionSpec,
     ProvenanceSpec,
     SummaryRule,
-    Window,
     WindowSpec,
-    ZScore,
 )
 from medpipe.bundle.folder import (
     DESCRIPTION,
@@ -35,6 +29,7 @@ from medpipe.bundle.folder import (
     parse_description,
     weight_names,
 )
+from medpipe.bundle.input_spec import Extent, InputSpec, MeanStd, Percentile, Window, ZScore
 from medpipe.bundle.nouns import noun_of
 
 __all__ = [

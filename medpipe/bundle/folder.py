@@ -17,13 +17,13 @@ from medpipe.bundle.description import (
     ClassSpec,
     CrfSpec,
     Description,
-    InputSpec,
     Network,
     PrecisionSpec,
     ProvenanceSpec,
     SummaryRule,
     WindowSpec,
 )
+from medpipe.bundle.input_spec import InputSpec
 from medpipe.bundle.nouns import noun_of
 from medpipe.errors import BundleError, NotFound
 from medpipe.identity import digest, file_sha256

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 from scipy import stats
 
-from medpipe.bundle.description import Section
+from medpipe.bundle.input_spec import Section
 from medpipe.errors import ConfigError
 from medpipe.training.experiment import read_folds
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from medpipe.bundle.description import HyperValue, InputSpec
+from medpipe.bundle.description import HyperValue
+from medpipe.bundle.input_spec import InputSpec, Section
 from medpipe.errors import ConfigError
 from medpipe.training.dicom_pairs import Label
 from medpipe.training.ways import Restore, Unlabelled
@@ -21,10 +22,6 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1)]
 DrawnSeed = Annotated[int, Field(ge=1000)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Network(Section):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from medpipe.bundle.description import Section
+from medpipe.bundle.input_spec import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=2)]

@@ -17,7 +17,9 @@ def test_with_export_a_fault_of_the_bundle_is_known_before_the_training(
     text = (EXPERIMENTS / "breast-ultrasound.toml").read_text()
     path = tmp_path / "mine.toml"
     path.write_text(text.replace('mirrored = ["I"]', 'mirrored = ["K"]'))
-    folder = tmp_path / "pictures"  # is not there: to be reached at all, the check would have to come too late
+    folder = (
+        tmp_path / "pictures"
+    )  # is not there: to be reached at all, the check would have to come too late
     out, bundle = tmp_path / "runs", tmp_path / "bundle"
     assert run(["train", str(path), "--data", str(folder), "--out", str(out), "--export", str(bundle)]) == 2
     said = capsys.readouterr().err
