@@ -5,9 +5,9 @@
     python bench/ablation.py                          # the table of what there is; also --table
 
 A row trains what it needs (side runs too), is measured on the fold kept out, and its figures lie in runs/ablation/.
-What is finished is not computed again, what was stopped goes on. Rows are experiments/ablation/rows.toml over
-experiments/screening.toml. IDRID holds images/ and masks/; pictures and masks are halved once, and everything is
-measured on these.
+What is finished is not computed again, what was stopped goes on, and one machine may train (--train-only) what another
+measures, of the same --out. Rows are experiments/ablation/rows.toml over experiments/screening.toml. IDRID holds
+images/ and masks/; pictures and masks are halved once, and everything is measured on these.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ class Piece:
     """Runs that must be trained before."""
 
 
-def pieces(plans: Sequence[Plan]) -> list[Piece]:
-    """All the work that rows are: runs that others wait for first."""
+def pieces(plans: Sequence[Plan], train_only: bool) -> list[Piece]:
+    """All the work that rows are: runs that others wait for first. Measuring can be left for another time."""
     runs = [run for level in levels(plans) for run in level]
     asked = {need.run_name for run in runs for need in run.needs}
     runs.sort(key=lambda run: run.run_name not in asked)
     training = [Piece(trained, run, frozenset(need.run_name for need in run.needs)) for run in runs]
+    if train_only:
+        return training
     return [*training, *(Piece(measured, plan, frozenset({plan.run_name})) for plan in plans)]
 
 
@@ -105,9 +107,9 @@ def as_one_of(jobs: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
-def compute(plans: Sequence[Plan], place: Place, jobs: int) -> bool:
+def compute(plans: Sequence[Plan], place: Place, jobs: int, *, train_only: bool) -> bool:
     """Trains and measures; whether all went well. What fails is said, what waits for it is left, the rest goes on."""
-    left, there, failed = pieces(plans), set[str](), set[str]()
+    left, there, failed = pieces(plans, train_only), set[str](), set[str]()
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=as_one_of, initargs=(jobs,)) as pool:
         running: dict[Future[tuple[bool, str]], Piece] = {}
@@ -203,6 +205,9 @@ def main() -> None:
     length.add_argument("--minutes", type=float, help="training of a run (10)")
     length.add_argument("--steps", type=int, help="in place of minutes")
     parser.add_argument("--jobs", type=int, default=1, help="runs beside each other")
+    parser.add_argument(
+        "--train-only", action="store_true", help="leave the measuring for the same call without it"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--table", action="store_true", help="only print the table of what there is")
     asked = parser.parse_args()
@@ -223,7 +228,7 @@ def main() -> None:
             device=asked.device,
         )
         fill_cache([plan for level in levels(plans) for plan in level], place)
-        well = compute(plans, place, asked.jobs)
+        well = compute(plans, place, asked.jobs, train_only=asked.train_only)
     print(table(ablation, asked.out))
     if not well:
         sys.exit(1)
