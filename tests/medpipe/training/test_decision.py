@@ -51,9 +51,9 @@ def test_for_images_a_mark_where_nothing_is_costs() -> None:
 
 
 def test_for_images_what_hangs_on_one_of_them_moves_nothing() -> None:
-    """Of ten images one has a reflex of .7: only above it all would be right, but the lesions end at .72."""
+    """Of ten images one has a reflex of .6: right for all would only be what lies between it and the lesions' .72."""
     many = [picture(0.72, 0.15) for _ in range(9)]
     middle = pytest.approx((0.15 + 0.72) / 2, abs=0.03)
     assert best_for_images(many).threshold == middle
-    assert best_for_images([*many, picture(0, 0.7)]).threshold == middle
+    assert best_for_images([*many, picture(0, 0.6)]).threshold == middle
     assert best_for_images([*many, *[picture(0, 0.5)] * 3]).threshold > 0.5, "three are no accident"
