@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,14 +21,9 @@ from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle, find_bundle, load_bundle
 from medpipe.inference import Backend, load_backend
-from medpipe.inference.preprocess import prepare
-from medpipe.inference.window import slide
-from medpipe.training.dicom_pairs import Label
-from medpipe.training.evaluation import shown
+from medpipe.training.evaluation import predictions, shown
 from medpipe.training.experiment import load_experiment, read_folds, split
 from medpipe.training.metrics import PooledScores
-from medpipe.training.sources import Source, open_source
-from medpipe.types import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 Sizes = tuple[float, ...]
@@ -46,13 +42,12 @@ def main() -> None:
     experiment = load_experiment(ROOT / bundle.provenance.training)
     fold = asked.fold
     names = split(experiment.data).thresholds if fold is None else read_folds(experiment.data.folds)[fold]
-    source = open_source(asked.data, bundle.input, [Label(c.id, c.name, c.type[0]) for c in bundle.classes])
     scales = sorted(asked.scales)
     groups: list[Sizes] = [*((scale,) for scale in scales), *pairwise(scales)]
     scores = {group: [PooledScores() for _ in bundle.classes] for group in groups}
     backend = load_backend(bundle, device="cpu")
     for name in names:
-        add(scores, source, name, bundle, backend, mirrored=asked.mirrored)
+        add(scores, bundle, backend, asked.data, name, mirrored=asked.mirrored)
     views = "mirrored views" if asked.mirrored else "one view"
     print(f"{bundle.id} {bundle.version}, {len(names)} pictures, {views}, AUPR at native resolution\n")
     print(table(scores, bundle))
@@ -60,34 +55,29 @@ def main() -> None:
 
 def add(
     scores: dict[Sizes, list[PooledScores]],
-    source: Source,
-    name: str,
     bundle: Bundle,
     backend: Backend,
+    data: Path,
+    name: str,
     *,
     mirrored: bool,
 ) -> None:
     """Adds one picture to the scores of every group of sizes."""
-    image, truth = source.image(name), source.truth(name, len(bundle.classes))
-    said = {scale: native(image, bundle, backend, scale, mirrored) for (scale, *_) in scores}
+    said: dict[float, NDArray[np.float16]] = {}
+    for scale in {scale for group in scores for scale in group}:
+        for prediction, truth in predictions(seen_at(bundle, scale, mirrored), backend, data, [name]):
+            assert prediction.probability is not None
+            said[scale] = np.array(prediction.probability)  # which lives in a file of the loop's
     for group, of_classes in scores.items():
         for c, pooled in enumerate(of_classes):
             mean = sum(said[scale][c].astype(np.float32) for scale in group) / np.float32(len(group))
             pooled.add(np.asarray(mean, np.float16), truth[c])
 
 
-def native(
-    image: Image, bundle: Bundle, backend: Backend, scale: float, mirrored: bool
-) -> NDArray[np.float16]:
-    """Probabilities (classes, K, J, I) on the picture's own grid, seen at one size."""
-    prepared = prepare(image, bundle, scale)
-    seen = slide(prepared, bundle, backend, tta=mirrored).probability
-    out = np.empty((len(seen), *image.grid.shape), np.float16)
-    whole = np.empty(image.grid.shape, np.float32)
-    for c, of_class in enumerate(seen):
-        prepared.way_back.to_source(of_class, whole)
-        out[c] = whole
-    return out
+def seen_at(bundle: Bundle, scale: float, mirrored: bool) -> Bundle:
+    """The same bundle, every class of which is looked for at one size."""
+    classes = tuple(spec.model_copy(update={"scales": (scale,)}) for spec in bundle.classes)
+    return replace(bundle, classes=classes, window=bundle.window.model_copy(update={"tta": mirrored}))
 
 
 def table(scores: dict[Sizes, list[PooledScores]], bundle: Bundle) -> str:
