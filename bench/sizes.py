@@ -64,9 +64,11 @@ def add(
 ) -> None:
     """Adds one picture to the scores of every group of sizes."""
     said: dict[float, NDArray[np.float16]] = {}
+    truth: NDArray[np.bool_] = np.zeros(0, np.bool_)
     for scale in {scale for group in scores for scale in group}:
-        for prediction, truth in predictions(seen_at(bundle, scale, mirrored), backend, data, [name]):
+        for prediction, marked in predictions(seen_at(bundle, scale, mirrored), backend, data, [name]):
             assert prediction.probability is not None
+            truth = marked
             said[scale] = np.array(prediction.probability)  # which lives in a file of the loop's
     for group, of_classes in scores.items():
         for c, pooled in enumerate(of_classes):
