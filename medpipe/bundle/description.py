@@ -87,6 +87,8 @@ class WindowSpec(Section):
     """Always average over mirrored views, also where the site does not ask for it; gives each lesion an uncertainty."""
     mirrored: tuple[Axis, ...] | None = Field(default=None, min_length=1)
     """Axes that the views are mirrored along where it is not all of them: no ultrasound has the skin at the bottom."""
+    padding: Literal["edge", "zero"] = "edge"
+    """What surrounds an image smaller than the patch: its outermost values, or 0 after normalisation. As in training."""
 
     @model_validator(mode="after")
     def _axes(self) -> WindowSpec:

@@ -78,7 +78,7 @@ def import_monai(folder: Path, out: Path, choices: Choices) -> Bundle:
             "normalise": before.normalise,
         },
         "classes": class_rows(names),
-        "window": {"patch": patch, "overlap": config.overlap()},
+        "window": {"patch": patch, "overlap": config.overlap(), "padding": config.padding()},
         "provenance": {
             "data": f"MONAI bundle {metadata.get('name', folder.name)} {metadata.get('version', '')}".strip(),
             "licence": choices.licence or str(metadata.get("copyright") or "not stated by its metadata"),
@@ -148,6 +148,18 @@ class Config:
         inferer = self.component("inferer") or {}
         given = self.value(inferer.get("overlap", 0.25), "inferer overlap")
         return min(float(given), 0.9) if isinstance(given, int | float) else 0.25
+
+    def padding(self) -> str:
+        """What stands around a volume smaller than the window; MONAI's own choice is 0."""
+        inferer = self.component("inferer") or {}
+        mode = self.value(inferer.get("padding_mode", "constant"), "inferer padding_mode")
+        if mode == "replicate":
+            return "edge"
+        if mode != "constant" or self.value(inferer.get("cval", 0), "inferer cval") != 0:
+            raise BundleError(
+                f"{self.path}: inferer: padding_mode {mode!r}, only replicate, and constant with cval 0"
+            )
+        return "zero"
 
     def activation(self) -> str:
         for transform in self.transforms("postprocessing", "post_transforms"):

@@ -81,7 +81,11 @@ def import_nnunet(folder: Path, out: Path, choices: Choices) -> Bundle:
             "normalise": _normalise(configuration, plans, folder / "plans.json"),
         },
         "classes": class_rows(classes),
-        "window": {"patch": [int(configuration["patch_size"][axis]) for axis in order], "overlap": 0.5},
+        "window": {
+            "patch": [int(configuration["patch_size"][axis]) for axis in order],
+            "overlap": 0.5,
+            "padding": "zero",
+        },
         "provenance": {
             "data": f"nnU-Net v2 result, {plans.get('dataset_name', folder.name)}, {name}, fold {choices.fold}",
             "licence": choices.licence or "not stated by nnU-Net; ask its authors",

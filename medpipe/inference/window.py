@@ -75,7 +75,7 @@ def _inferer(bundle: Bundle, backend: Backend) -> Callable[[torch.Tensor, _Predi
         sw_batch_size=backend.batch,
         overlap=bundle.window.overlap,
         mode="gaussian",
-        padding_mode="replicate",
+        padding_mode="replicate" if bundle.window.padding == "edge" else "constant",
     )
 
     def run(item: torch.Tensor, predictor: _Predictor) -> torch.Tensor:

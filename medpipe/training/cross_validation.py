@@ -39,7 +39,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def over_folds(folders: Sequence[Path]) -> str:
-    """A Markdown table: a row per class and run, and their mean with the standard deviation (n - 1) below.
+    """A Markdown table: a row per class and run, each class' and all classes' mean with standard deviation (n - 1).
 
     Raises ConfigError where the reports are not of the same classes, or not on the same kind of grid.
     """
@@ -54,10 +54,15 @@ def over_folds(folders: Sequence[Path]) -> str:
             raise ConfigError(f"{folder}: measured at {report['grid']}, but {folders[0]} at {first['grid']}")
     names = ["class", "fold", *(title for title, _ in _COLUMNS)]
     lines = [names, ["---"] * len(names)]
+    of_classes = []
     for class_id in first["classes"]:
         values = [[_value(r["classes"][class_id], path) for _, path in _COLUMNS] for r in reports]
         lines += [[class_id, _fold(r), *map(_shown, row)] for r, row in zip(reports, values, strict=True)]
         lines.append([f"**{class_id}**", "**mean ± sd**", *map(_summary, zip(*values, strict=True))])
+        of_classes.append(values)
+    if len(of_classes) > 1:
+        means = [[_mean(cell) for cell in zip(*run, strict=True)] for run in zip(*of_classes, strict=True)]
+        lines.append(["**mean of classes**", "**mean ± sd**", *map(_summary, zip(*means, strict=True))])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"{_heading(reports)}\n\n{table}"
 
@@ -86,6 +91,12 @@ def _value(scores: dict[str, Any], path: Sequence[str]) -> float | None:
     for key in path:
         found = found[key]
     return None if found is None else float(found)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not known: means of other classes would not be comparable."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _summary(column: Sequence[float | None]) -> str:

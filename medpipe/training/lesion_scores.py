@@ -17,8 +17,8 @@ NEIGHBOURS = np.ones((3, 3, 3), np.int8)
 """Lesions are connected by faces, edges and corners: 8 neighbours in a picture, 26 in a volume."""
 SIZES_FROM = (1, 32, 128, 512, 2048)
 """Bins of lesion size begin here, in pixels (voxels) of the grid that is measured on; the last has no end."""
-LEVELS = np.linspace(0.02, 0.98, 33)
-"""Thresholds of the FROC curve."""
+LEVELS = np.array([*np.linspace(0.02, 0.98, 33), 0.99, 0.995, 0.998, 0.999])
+"""Thresholds of the FROC curve; close together at the top, where a network that is too sure of itself still differs."""
 FALSE_ALLOWED = 8.0
 """False lesions per picture at which the FROC curve is read for the table."""
 

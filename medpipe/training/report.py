@@ -120,7 +120,7 @@ def _class_json(score: ClassScores) -> dict[str, Any]:
             "by_size": [{"pixels": name, "found": int(f), "of": int(of)} for name, f, of in sizes],
         },
         "froc": {
-            "threshold": LEVELS.round(2).tolist(),
+            "threshold": LEVELS.round(3).tolist(),
             "recall": score.froc.recall.tolist(),
             "false_per_picture": score.froc.false_per_picture.tolist(),
             f"at_{FALSE_ALLOWED:g}_false_per_picture": {"recall": at_recall, "threshold": at_threshold},

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.inferers.inferer import SlidingWindowInferer
 from monai.networks.nets import UNet
 
 from medpipe.errors import BundleError, ConfigError
 from medpipe.imports import Choices, import_bundle
 from medpipe.inference import load_backend
+from medpipe.inference.preprocess import Prepared, WayBack
+from medpipe.inference.window import slide
 
 NETWORK = {
     "spatial_dims": 3,
@@ -116,9 +119,27 @@ def test_what_the_metadata_say_is_in_the_bundle(tmp_path: Path) -> None:
         assert (unit - normalise["mean"]) / normalise["std"] == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("mode", ["constant", "replicate"])
+def test_around_a_small_volume_the_network_sees_what_it_would_see_in_monai(mode: str, tmp_path: Path) -> None:
+    inferer = {"_target_": "SlidingWindowInferer", "roi_size": [32, 48, 32], "padding_mode": mode}
+    folder, network = write(tmp_path / "theirs", inferer=inferer)
+    bundle = import_bundle(folder, tmp_path / "ours")
+    array = np.random.default_rng(0).normal(size=(1, 20, 30, 28)).astype(np.float32)
+    with torch.inference_mode():
+        theirs = SlidingWindowInferer([32, 48, 32], mode="gaussian", padding_mode=mode)
+        logits = theirs(torch.from_numpy(array)[None], network)
+        assert isinstance(logits, torch.Tensor)
+        expected = torch.softmax(logits, dim=1)[0, 1:].numpy()
+    whole = Prepared(array, None, WayBack(array.shape[1:], working=array.shape[1:]))
+    ours = slide(whole, bundle, load_backend(bundle, device="cpu", backend="torch", precision="f32"))
+    assert np.abs(ours.probability - expected).max() < 1e-5
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"inferer": {"_target_": "SlidingWindowInferer", "padding_mode": "reflect"}}, "padding_mode 'reflect'"),
+        ({"inferer": {"_target_": "SlidingWindowInferer", "cval": -1}}, "cval 0"),
         ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": "$[32] * 3"}}, "never evaluated"),
         ({"spacing": "$__import__('os').system('true')"}, "never evaluated"),
         ({"spacing": "@nowhere"}, "refers to 'nowhere'"),

@@ -101,6 +101,7 @@ def test_what_plans_and_dataset_say_is_in_the_bundle(tmp_path: Path) -> None:
     assert bundle.class_ids == ("vessel", "tumour")
     assert bundle.exclusive
     assert bundle.input.modality == ("CT",)
+    assert bundle.window.padding == "zero", "around a small volume nnU-Net puts zeros, after normalisation"
     normalise = bundle.input.normalise.model_dump()
     for hu in (-100.0, 50.0, 210.0):
         unit = (hu - normalise["low"]) / (normalise["high"] - normalise["low"])

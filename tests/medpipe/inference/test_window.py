@@ -66,6 +66,23 @@ class LeftIsBright:
         return np.asarray((one + np.roll(one, 1, axis=-1)) / 2)
 
 
+@pytest.mark.parametrize(("padding", "beyond"), [("edge", 1.0), ("zero", 0.0)])
+def test_a_picture_smaller_than_the_patch_is_surrounded_as_its_network_learned(
+    make_bundle: MakeBundle, padding: str, beyond: float
+) -> None:
+    seen: list[NDArray[np.float32]] = []
+
+    class Watching(LeftIsBright):
+        def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            seen.append(batch)
+            return batch
+
+    bundle = make_bundle(window={"patch": [64, 64], "padding": padding})
+    out = slide(prepared(np.ones((1, 1, 64, 40), np.float32)), bundle, Watching()).probability
+    assert out.shape == (1, 1, 64, 40) and np.allclose(out, 1)
+    assert seen[0].shape == (1, 1, 64, 64) and np.allclose(seen[0][0, 0, :, [0, -1]], beyond)
+
+
 def test_asked_once_there_is_no_spread(make_bundle: MakeBundle, brightness: Callable[..., Any]) -> None:
     array = np.ones((1, 1, 80, 90), np.float32)
     assert slide(prepared(array), make_bundle(), brightness()).spread is None

@@ -63,6 +63,13 @@ def test_the_curve_is_read_from_above() -> None:
     assert Froc().at() == (None, None)
 
 
+def test_a_network_that_is_too_sure_of_itself_is_told_apart_at_the_top() -> None:
+    """What is false is said with .985, what is true with .9995: no two decimals part them."""
+    froc = Froc()
+    froc.add((drawn(0.9995, (2, 2)) + drawn(0.985, (10, 10))).astype(np.float16), drawn(1, (2, 2)) > 0)
+    assert froc.at(0.5) == (1.0, pytest.approx(0.99))
+
+
 def test_no_level_is_good_enough() -> None:
     froc = Froc()
     froc.add(drawn(1.0, (2, 2), (10, 10)), drawn(1, (15, 15)) > 0)
