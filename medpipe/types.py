@@ -167,6 +167,8 @@ class Provenance:
     crf: Mapping[str, Any]
     source_digest: str
     """SHA-256 over the sorted SOP Instance UIDs and frame numbers of the sources."""
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    """Of classes whose lesions must somewhere be as probable as this."""
     notes: tuple[str, ...] = ()
 
 

@@ -53,9 +53,22 @@ class ClassSpec(Section):
     threshold: float = Field(gt=0, lt=1)
     smallest: int = Field(default=1, ge=1)
     """Pixels or voxels at source resolution; smaller components are dropped."""
+    peak: float | None = Field(default=None, gt=0, lt=1)
+    """Components that are nowhere as probable as this are dropped; it does not change how far the others reach."""
     scales: tuple[Annotated[float, Field(ge=0.25, le=4)], ...] = Field(default=(1.0,), min_length=1)
     """Sizes at which the class is looked for, in working sizes; the answers are averaged."""
     crf: bool = False
+
+    @model_validator(mode="after")
+    def _above(self) -> ClassSpec:
+        if self.peak is not None and self.peak < self.threshold:
+            raise ValueError("peak must not be below threshold")
+        return self
+
+    @property
+    def needed(self) -> float:
+        """What a component's highest probability must reach."""
+        return self.threshold if self.peak is None else self.peak
 
     @field_validator("scales")
     @classmethod
@@ -88,7 +101,7 @@ class WindowSpec(Section):
     mirrored: tuple[Axis, ...] | None = Field(default=None, min_length=1)
     """Axes that the views are mirrored along where it is not all of them: no ultrasound has the skin at the bottom."""
     padding: Literal["edge", "zero"] = "edge"
-    """What surrounds an image smaller than the patch: its outermost values, or 0 after normalisation. As in training."""
+    """What surrounds an image smaller than the patch: its outermost values, or 0 after normalisation."""
 
     @model_validator(mode="after")
     def _axes(self) -> WindowSpec:

@@ -35,13 +35,21 @@ class Identity:
     class_id: str
 
 
-def label_components(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.int32]:
+def label_components(
+    mask: NDArray[np.bool_],
+    smallest: int,
+    probability: NDArray[np.float32] | None = None,
+    peak: float = 0.0,
+) -> NDArray[np.int32]:
     """Labels 1..n of the components of a mask, 8-connected in 2-D and 26-connected in 3-D; below `smallest` dropped.
 
-    `mask` is (K, J, I) or (J, I). Numbered in scan order, without gaps.
+    `mask` is (K, J, I) or (J, I), so is `probability`: what nowhere reaches `peak` is dropped. Numbered in scan order,
+    without gaps.
     """
     if mask.ndim == 3 and mask.shape[0] == 1:
-        return label_components(mask[0], smallest)[None]
+        return label_components(mask[0], smallest, None if probability is None else probability[0], peak)[
+            None
+        ]
     labels = np.zeros(mask.shape, np.int32)
     box = _bounding_box(mask)
     if box is None:
@@ -49,6 +57,10 @@ def label_components(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.int32
     part, count = ndimage.label(mask[box], np.ones((3,) * mask.ndim, np.int8))
     sizes = np.bincount(part.ravel(), minlength=count + 1)
     kept = sizes >= smallest
+    if probability is not None:
+        sure = np.zeros(count + 1, np.bool_)
+        sure[part[probability[box] >= np.float32(peak)]] = True
+        kept &= sure
     kept[0] = False
     numbers = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
     np.take(numbers, part, out=labels[box])

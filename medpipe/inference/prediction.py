@@ -79,11 +79,11 @@ def predict(
     lesions: list[Lesion] = []
     for number, spec in enumerate(bundle.classes):
         with clock("lesions"):
-            if keep_probability or working[number].max() >= spec.threshold:
+            if keep_probability or working[number].max() >= spec.needed:
                 way.to_source(working[number], whole)
                 if probability is not None:
                     probability[number] = whole
-            if working[number].max() < spec.threshold:
+            if working[number].max() < spec.needed:
                 continue  # interpolation exceeds no value it interpolates
             _threshold(whole, spec, image, mask[number])
             if bundle.exclusive:
@@ -131,7 +131,7 @@ def _components(
 ) -> tuple[NDArray[np.int32], frozenset[int]]:
     """Labels (K, J, I) of one class's lesions after the CRF where the class uses it, and which of them it refined."""
     with clock("lesions"):
-        labels = label_components(mask, spec.smallest)
+        labels = label_components(mask, spec.smallest, probability, spec.needed)
     if not spec.crf:
         return labels, frozenset()
     with clock("crf"):
@@ -196,7 +196,7 @@ def _unguarded(
                 return values((slice(k, k + 1), *box))[:, 0]
 
             decided[k] = crf.refine_unguarded(probability[k], plane, spec.threshold, (1.0, 1.0))
-    labels = label_components(decided, spec.smallest)
+    labels = label_components(decided, spec.smallest, probability, spec.needed)
     return labels, frozenset(range(1, int(labels.max()) + 1))
 
 
@@ -256,6 +256,7 @@ def _provenance(image: Image, bundle: Bundle, backend: Backend, tta: bool, notes
         tta=tta,
         thresholds={spec.id: spec.threshold for spec in bundle.classes},
         smallest={spec.id: spec.smallest for spec in bundle.classes},
+        peaks={spec.id: spec.peak for spec in bundle.classes if spec.peak is not None},
         crf=parameters,
         source_digest=set_digest(f"{s.sop_instance_uid} {s.frame or 1}" for s in image.sources),
         notes=tuple(notes),

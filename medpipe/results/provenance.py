@@ -3,7 +3,7 @@
 * Segmentation Algorithm Identification Sequence (PS3.3 table 10-19), in each segment: Algorithm Name = bundle id,
   Version = bundle version, Source = medpipe, Family = Artificial Intelligence, Parameters = the whole provenance
   as one line of JSON with sorted keys;
-* Segment Description: that class's threshold and smallest size in words;
+* Segment Description: that class's threshold, smallest size and peak in words;
 * Contributing Equipment: medpipe as processing equipment, with bundle, version and digests in words;
 * Software Versions: medpipe's and the bundle's; Device Serial Number: the bundle's digest.
 """
@@ -39,6 +39,7 @@ def provenance_record(provenance: Provenance) -> dict[str, Any]:
         "tta": provenance.tta,
         "thresholds": dict(provenance.thresholds),
         "smallest": dict(provenance.smallest),
+        **({"peaks": dict(provenance.peaks)} if provenance.peaks else {}),
         "crf": dict(provenance.crf),
         "source_digest": provenance.source_digest,
         "notes": list(provenance.notes),
@@ -84,6 +85,8 @@ def class_description(prediction: Prediction, class_id: str) -> str:
         parts.append(f"probability of at least {provenance.thresholds[class_id]:g}")
     if class_id in provenance.smallest:
         parts.append(f"lesions of at least {provenance.smallest[class_id]} {unit}")
+    if class_id in provenance.peaks:
+        parts.append(f"somewhere in each a probability of at least {provenance.peaks[class_id]:g}")
     return shortened(ascii_only(", ".join(parts)), _SHORT_TEXT)
 
 

@@ -86,18 +86,29 @@ def _trained_folds(experiment: Experiment) -> str:
 
 
 def thresholds_table(bundle: Bundle, gains: Sequence[CrfGain] = ()) -> str:
-    """What each class needs before it counts; with what the CRF was measured to change, where it was."""
+    """What each class needs before it counts; with what the CRF was measured to change, where it was.
+
+    A column of which every class has only the default is left out.
+    """
     told = {gain.class_id: gain.told for gain in gains}
-    sized = any(c.scales != (1.0,) for c in bundle.classes)
-    head = ["class", "name", *(["sizes seen"] if sized else []), "threshold", "smallest, pixels", "CRF"]
-    head += ["gain in Dice by the CRF"] if told else []
-    rows = [
-        [c.id, c.name, *([" and ".join(f"{scale:g}" for scale in c.scales)] if sized else [])]
-        + [f"{c.threshold:g}", str(c.smallest), "yes" if c.crf else "no"]
-        + ([told[c.id]] if told else [])
-        for c in bundle.classes
-    ]
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    columns = {
+        "class": [c.id for c in bundle.classes],
+        "name": [c.name for c in bundle.classes],
+        "sizes seen": [" and ".join(f"{scale:g}" for scale in c.scales) for c in bundle.classes],
+        "threshold": [f"{c.threshold:g}" for c in bundle.classes],
+        "peak": ["-" if c.peak is None else f"{c.peak:g}" for c in bundle.classes],
+        "smallest, pixels": [str(c.smallest) for c in bundle.classes],
+        "CRF": ["yes" if c.crf else "no" for c in bundle.classes],
+        "gain in Dice by the CRF": [told.get(c.id, "-") for c in bundle.classes],
+    }
+    if all(c.scales == (1.0,) for c in bundle.classes):
+        del columns["sizes seen"]
+    if all(c.peak is None for c in bundle.classes):
+        del columns["peak"]
+    if not told:
+        del columns["gain in Dice by the CRF"]
+    rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, *([_CRF_RULE] if told else [])])
 
 

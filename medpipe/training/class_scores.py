@@ -24,6 +24,7 @@ class ClassScores:
 
     class_id: str
     smallest: int = 1
+    threshold: float = 1.0
     pooled: PooledScores = field(default_factory=PooledScores)
     calibration: Calibration = field(default_factory=Calibration)
     calibration_doubtful: Calibration = field(default_factory=Calibration)
@@ -33,7 +34,7 @@ class ClassScores:
     froc: Froc = field(init=False)
 
     def __post_init__(self) -> None:
-        self.froc = Froc(self.smallest)
+        self.froc = Froc(self.smallest, self.threshold)
 
     def add(
         self, mask: NDArray[np.bool_], truth: NDArray[np.bool_], probability: NDArray[Any] | None

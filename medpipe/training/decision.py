@@ -1,4 +1,4 @@
-"""The decision layer: from which probability, and from which size on, a finding of a class counts."""
+"""The decision layer: from which probability, and from which size and peak on, a finding of a class counts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from medpipe.training.metrics import PooledScores
 
 SIZES = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Smallest sizes to choose from, in pixels or voxels of the original image."""
+PEAKS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
+"""Highest probabilities that a lesion may have to reach, to choose from; up to the threshold they ask for nothing."""
 THRESHOLDS = np.linspace(0.1, 0.9, 33)
 """Thresholds to choose from where each image's Dice is what counts."""
 _EQUAL = 2e-3
@@ -31,6 +33,7 @@ class Choice:
 
     threshold: float = 0.5
     smallest: int = 1
+    peak: float | None = None
 
 
 def choose(
@@ -53,9 +56,22 @@ def choose(
             choices[spec.id] = best_for_images(of_class)
             continue
         threshold = round(pooled[c].best_threshold(), 3)
-        tallies = sum(_tally(p >= threshold, t) for p, t in of_class)
-        choices[spec.id] = Choice(threshold, SIZES[int(np.argmax(_f1(np.asarray(tallies))))])
+        choices[spec.id] = best_for_lesions(of_class, threshold)
     return choices
+
+
+def best_for_lesions(
+    pairs: Sequence[tuple[NDArray[np.float16], NDArray[np.bool_]]], threshold: float
+) -> Choice:
+    """Peak and smallest size of the best lesion-wise F1 at a threshold; of equals the lowest peak, then the least size.
+
+    `pairs` are probability and truth (K, J, I) of one class; their lesions count together.
+    """
+    scores = _f1(
+        sum((_tally(p, t, threshold) for p, t in pairs), np.zeros((len(PEAKS), len(SIZES), 4), np.int64))
+    )
+    peak, size = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    return Choice(threshold, SIZES[int(size)], PEAKS[int(peak)] if PEAKS[int(peak)] > threshold else None)
 
 
 def best_for_images(pairs: Sequence[tuple[NDArray[np.float16], NDArray[np.bool_]]]) -> Choice:
@@ -93,29 +109,27 @@ def _image_dices(probability: NDArray[np.float16], truth: NDArray[np.bool_]) -> 
     return rows
 
 
-def _tally(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each of SIZES: marked lesions, those that touch the truth, true lesions, those that are touched."""
+def _tally(probability: NDArray[np.float16], truth: NDArray[np.bool_], threshold: float) -> NDArray[np.int64]:
+    """(PEAKS, SIZES, 4): marked lesions, those that touch the truth, true lesions, those that are touched."""
+    mask = probability >= threshold
     marked, count = ndimage.label(mask, NEIGHBOURS)
     sizes = np.bincount(marked.ravel(), minlength=count + 1)
     sizes[0] = 0
+    peaks = np.zeros(count + 1, np.float32)
+    np.maximum.at(peaks, marked[mask], probability[mask].astype(np.float32))
     real, lesions = ndimage.label(truth, NEIGHBOURS)
     both = mask & truth
     pairs = np.unique(np.stack([marked[both], real[both]]), axis=1)
-    rows = []
-    for smallest in SIZES:
-        large = sizes[pairs[0]] >= smallest
-        rows.append(
-            (
-                int((sizes[1:] >= smallest).sum()),
-                len(np.unique(pairs[0][large])),
-                lesions,
-                len(np.unique(pairs[1][large])),
-            )
-        )
-    return np.asarray(rows, np.int64)
+    tallies = np.zeros((len(PEAKS), len(SIZES), 4), np.int64)
+    for row, peak in zip(tallies, PEAKS, strict=True):
+        sure = np.where(peaks >= np.float32(peak), sizes, 0)
+        for cell, smallest in zip(row, SIZES, strict=True):
+            touching, touched = pairs[:, sure[pairs[0]] >= smallest]
+            cell[:] = (sure >= smallest).sum(), len(np.unique(touching)), lesions, len(np.unique(touched))
+    return tallies
 
 
 def _f1(tallies: NDArray[np.int64]) -> NDArray[np.float64]:
-    marked, right, lesions, found = tallies.T.astype(np.float64)
+    marked, right, lesions, found = np.moveaxis(tallies.astype(np.float64), -1, 0)
     precision, recall = right / np.maximum(marked, 1), found / np.maximum(lesions, 1)
     return np.asarray(2 * precision * recall / np.maximum(precision + recall, 1e-9))

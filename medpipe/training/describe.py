@@ -59,6 +59,7 @@ def describe(
                 "crf": with_rule(row, gains),
                 "threshold": choices[class_id].threshold,
                 "smallest": choices[class_id].smallest,
+                **({} if (peak := choices[class_id].peak) is None else {"peak": peak}),
             }
             for class_id, row in classes.items()
         ],

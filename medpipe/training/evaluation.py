@@ -120,7 +120,7 @@ def measure(
             yield Judged(name, prediction.mask, truth, prediction.probability, look)
 
     colours = tuple(srgb(spec.colour_cielab) for spec in bundle.classes)
-    scores = tuple(ClassScores(spec.id, spec.smallest) for spec in bundle.classes)
+    scores = tuple(ClassScores(spec.id, spec.smallest, spec.threshold) for spec in bundle.classes)
     kept = judge(judged(), scores, colours, worst=worst)
     title = f"{bundle.id} {bundle.version}"
     return EvaluationReport(title, tuple(names), scores, fold=fold, colours=colours, worst=kept)

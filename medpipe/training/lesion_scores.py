@@ -74,11 +74,13 @@ class RecallBySize:
 class Froc:
     """Free-response curve: lesions found and false ones at each of LEVELS, all pictures together.
 
-    At a level, what has at least that probability is marked; of that, components below `smallest` pixels are dropped,
-    as the bundle does. The CRF has no part in it.
+    At a level up to `threshold`, what has at least that probability is marked; above it, what has at least `threshold`
+    of components that somewhere reach the level: a class that is asked to be surer has fewer lesions, not smaller ones
+    (`peak` in a bundle). Components below `smallest` pixels are dropped. The CRF has no part in it.
     """
 
     smallest: int = 1
+    threshold: float = 1.0
     lesions: int = 0
     pictures: int = 0
     found: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(LEVELS), np.int64))
@@ -94,18 +96,24 @@ class Froc:
         needed = _needed(np.bincount(real[truth], minlength=lesions + 1)[1:])
         self.lesions += lesions
         self.pictures += 1
-        places = np.flatnonzero(probability >= probability.dtype.type(LEVELS[0]))
+        lowest = probability.dtype.type(min(LEVELS[0], self.threshold))
+        places = np.flatnonzero(probability >= lowest)
         values = probability.ravel()[places].astype(np.float32)
         lesion = real.ravel()[places]
         one, other = _edges(places, truth.shape)
+        marked = np.zeros(0, np.int64)
         for n, level in enumerate(LEVELS):
-            kept = values >= np.float32(level)
-            values, lesion = values[kept], lesion[kept]
-            number = np.cumsum(kept) - 1
-            joined = kept[one] & kept[other]
-            one, other = number[one[joined]], number[other[joined]]
-            marked = _components(len(values), one, other)
+            kept = values >= np.float32(min(level, self.threshold))
+            if n == 0 or not kept.all():
+                values, lesion = values[kept], lesion[kept]
+                number = np.cumsum(kept) - 1
+                joined = kept[one] & kept[other]
+                one, other = number[one[joined]], number[other[joined]]
+                marked = _components(len(values), one, other)
             large = np.bincount(marked, minlength=1) >= self.smallest
+            sure = np.zeros(len(large), np.bool_)
+            sure[marked[values >= np.float32(level)]] = True
+            large &= sure
             seen = large[marked]
             covered = np.bincount(lesion[seen], minlength=lesions + 1)[1:]
             self.found[n] += int((covered >= needed).sum())

@@ -28,14 +28,15 @@ WORST = 6
 
 READING = (
     "AUPR: area under precision over recall of pixels, all pictures pooled, from the network's probabilities. "
-    "Dice, IoU and lesions: of the mask after threshold, CRF where a class uses it, and smallest size. A mean is over "
-    "the pictures that have the class, sd is the spread over them; in the mean of all pictures one without the class "
-    "counts 1 where nothing is marked, else 0.",
+    "Dice, IoU and lesions: of the mask after threshold, peak, smallest size, and the CRF where a class uses it. "
+    "A mean is over the pictures that have the class, sd is the spread over them; in the mean of all pictures one "
+    "without the class counts 1 where nothing is marked, else 0.",
     f"A true lesion (8-connected component; 26 in a volume) counts as found when {FOUND:.0%} of its pixels are "
     "marked; a marked lesion is false when it touches none.",
-    f"FROC: components of the pixels at or above each of {len(LEVELS)} thresholds ({LEVELS[0]:g} to {LEVELS[-1]:g}), "
-    "without those below the bundle's smallest size, before the CRF. Lesions found at "
-    f"<= {FALSE_ALLOWED:g} false per picture: at the lowest threshold down to which no threshold has more.",
+    f"FROC: at each of {len(LEVELS)} levels ({LEVELS[0]:g} to {LEVELS[-1]:g}) the lesions that somewhere reach it, "
+    "out to the class's threshold (or the level, where that is lower), without those below the smallest size, before "
+    f"the CRF. Lesions found at <= {FALSE_ALLOWED:g} false per picture: at the lowest level down to which no level has "
+    "more.",
 )
 CALIBRATION = (
     f"Calibration: {BINS} bins of equal width; ECE is the mean over pixels of |mean probability - share true| of their "

@@ -10,7 +10,7 @@ import json
 import tempfile
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +108,7 @@ def measured(plan: Plan, place: Place) -> str:
     backend = load_backend(bundle, device=place.device, backend="torch", precision="f32")
     parts = split(spec.data)
     choices = choose(with_crf(bundle, "off"), backend, place.data, parts.thresholds, spec.decision)
-    classes = tuple(
-        c.model_copy(update={"threshold": choices[c.id].threshold, "smallest": choices[c.id].smallest})
-        for c in bundle.classes
-    )
+    classes = tuple(c.model_copy(update=asdict(choices[c.id])) for c in bundle.classes)
     used = with_crf(replace(bundle, classes=classes), plan.measure.crf)
     scores = _scores(used, backend, place.data, parts.held_out, tta=plan.measure.tta)
     image = torch.zeros(1, spec.input.channels, *spec.patches.shape(flat=True)[1:])

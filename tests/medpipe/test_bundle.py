@@ -97,6 +97,7 @@ def test_the_hash_follows_description_and_weights(tmp_path: Path) -> None:
             "window: mirrored: each of J, I at most once",
         ),
         ("patch = [512, 512]", 'patch = [512, 512]\nmirrored = ["I", "I"]', "at most once, not 'I'"),
+        ("threshold = 0.42", "threshold = 0.42\npeak = 0.4", "classes.0: peak must not be below threshold"),
         ("threshold = 0.42", "threshold = 0.42\nscales = [1, 9]", "classes.0.scales.1"),
         ("threshold = 0.42", "threshold = 0.42\nscales = [1, 2, 1]", "classes.0.scales: names a size twice"),
         ('kind = "mean-std"', 'kind = "histogram"', "histogram"),

@@ -138,7 +138,10 @@ def test_around_a_small_volume_the_network_sees_what_it_would_see_in_monai(mode:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"inferer": {"_target_": "SlidingWindowInferer", "padding_mode": "reflect"}}, "padding_mode 'reflect'"),
+        (
+            {"inferer": {"_target_": "SlidingWindowInferer", "padding_mode": "reflect"}},
+            "padding_mode 'reflect'",
+        ),
         ({"inferer": {"_target_": "SlidingWindowInferer", "cval": -1}}, "cval 0"),
         ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": "$[32] * 3"}}, "never evaluated"),
         ({"spacing": "$__import__('os').system('true')"}, "never evaluated"),

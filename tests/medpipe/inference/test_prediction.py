@@ -62,6 +62,22 @@ def test_components_below_the_smallest_size_are_dropped(
     assert done.counts() == {"C0": 1} and done.mask.sum() == 600
 
 
+@pytest.mark.parametrize("crf", [False, True])
+def test_a_lesion_that_is_nowhere_sure_is_dropped_and_the_others_stay_as_they_are(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path, crf: bool
+) -> None:
+    array = spots((1, 151, 203), A, B) * 0.6
+    array[0, 0, 35:39, 45:49] = 255  # within A
+    image = make_image(array.astype(np.uint8))
+    without = predict(image, make_bundle(), brightness(), tmp_path)
+    assert without.counts() == {"C0": 2}
+    bundle = make_bundle(classes=({"peak": 0.9, "crf": crf},), crf={"smallest": 10**6})
+    done = predict(image, bundle, brightness(), tmp_path)
+    assert done.counts() == {"C0": 1} and done.mask.sum() == 600
+    assert done.provenance.peaks == {"C0": 0.9}
+    assert predict(make_image((array * 0.8).astype(np.uint8)), bundle, brightness(), tmp_path).lesions == ()
+
+
 def test_padding_holds_no_lesion(
     make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path
 ) -> None:

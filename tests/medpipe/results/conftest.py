@@ -232,6 +232,7 @@ def prediction(bundle: Bundle) -> Callable[..., Prediction]:
                 tta=False,
                 thresholds={"MA": 0.42, "EX": 0.5},
                 smallest={"MA": 6, "EX": 4},
+                peaks={"MA": 0.7},
                 crf={"mode": "guarded", "seconds": 3.0},
                 source_digest=set_digest(s.sop_instance_uid for s in image.sources),
             ),

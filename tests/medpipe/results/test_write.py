@@ -115,6 +115,12 @@ def test_who_made_it_is_stated_in_the_standard_s_places(
     assert record["bundle_hash"] == bundle.hash
     assert record["weights_sha256"] == bundle.weights_sha256
     assert record["thresholds"] == {"MA": 0.42, "EX": 0.5}
+    assert record["peaks"] == {"MA": 0.7}
+    assert [s.SegmentDescription for s in seg.SegmentSequence] == [
+        "Found by fundus-lesions 0.3.1, probability of at least 0.42, lesions of at least 6 pixels, "
+        "somewhere in each a probability of at least 0.7",
+        "Found by fundus-lesions 0.3.1, probability of at least 0.5, lesions of at least 4 pixels",
+    ]
     assert record["crf"]["mode"] == "guarded"
     assert record["precision"] == "f32"
     assert [s.SegmentNumber for s in seg.SegmentSequence] == [1, 2]

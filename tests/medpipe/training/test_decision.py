@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medpipe.training.decision import SIZES, _f1, _tally, best_for_images
+from medpipe.training.decision import SIZES, _f1, _tally, best_for_images, best_for_lesions
 
 
 def test_the_smallest_size_leaves_out_specks_and_keeps_lesions() -> None:
@@ -16,11 +16,27 @@ def test_the_smallest_size_leaves_out_specks_and_keeps_lesions() -> None:
         truth[0, 20 * n : 20 * n + 10, :10] = mask[0, 20 * n : 20 * n + 10, :10] = True
     for n in range(20):
         mask[0, 100 + 4 * n : 102 + 4 * n, 100:102] = True
-    scores = _f1(_tally(mask, truth))
+    scores = _f1(_tally(mask.astype(np.float16), truth, 0.5))[0]
     assert scores[SIZES.index(1)] == pytest.approx(2 * (3 / 23) / (1 + 3 / 23))
     assert SIZES[int(np.argmax(scores))] == 8
     assert scores[SIZES.index(96)] == 1
     assert scores[SIZES.index(128)] == 0
+
+
+def test_a_peak_leaves_out_what_is_nowhere_sure_and_keeps_the_rest_as_far_as_it_reaches() -> None:
+    """Three true lesions of .5 with one pixel of .8 each, and as many false ones of .65: size tells them not apart."""
+    truth = np.zeros((1, 100, 100), np.bool_)
+    probability = np.zeros((1, 100, 100), np.float16)
+    for n in range(3):
+        truth[0, 20 * n : 20 * n + 10, :10] = True
+        probability[0, 20 * n : 20 * n + 10, 50:60] = 0.65
+    probability[truth] = 0.5
+    probability[0, 5::20, 5][:3] = 0.8
+    choice = best_for_lesions([(probability, truth)], 0.4)
+    assert (choice.threshold, choice.peak, choice.smallest) == (0.4, 0.7, 1)
+    assert best_for_lesions([(probability * truth, truth)], 0.4).peak is None, (
+        "where it gains nothing there is none"
+    )
 
 
 def test_for_images_a_lesion_is_outlined_at_the_threshold_where_it_ends() -> None:

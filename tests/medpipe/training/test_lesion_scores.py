@@ -70,6 +70,22 @@ def test_a_network_that_is_too_sure_of_itself_is_told_apart_at_the_top() -> None
     assert froc.at(0.5) == (1.0, pytest.approx(0.99))
 
 
+def test_above_the_threshold_lesions_go_but_do_not_shrink() -> None:
+    """Of a lesion of 16 pixels three are sure. At .9 they are a fifth of nothing else; asked for a peak it is found."""
+    truth = np.zeros((1, 20, 20), np.bool_)
+    truth[0, 2:6, 2:6] = True
+    said = np.where(truth, 0.5, 0).astype(np.float16)
+    said[0, 2, 2:5] = 0.95
+    said += drawn(0.6, (12, 12)).astype(np.float16)
+    shrinking, whole = Froc(), Froc(threshold=0.4)
+    shrinking.add(said, truth)
+    whole.add(said, truth)
+    assert at_level(shrinking, 0.3) == at_level(whole, 0.3) == (1, 1)
+    assert at_level(shrinking, 0.8) == (0, 0)
+    assert at_level(whole, 0.8) == (1, 0)
+    assert at_level(whole, 0.98) == (0, 0)
+
+
 def test_no_level_is_good_enough() -> None:
     froc = Froc()
     froc.add(drawn(1.0, (2, 2), (10, 10)), drawn(1, (15, 15)) > 0)
