@@ -14,7 +14,7 @@ from medpipe.bundle import Bundle
 from medpipe.inference import Backend
 from medpipe.training.evaluation import predictions
 from medpipe.training.experiment import Decision
-from medpipe.training.lesion_scores import NEIGHBOURS
+from medpipe.training.lesion_scores import FALSE_ALLOWED, NEIGHBOURS
 from medpipe.training.metrics import PooledScores
 
 SIZES = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -23,6 +23,8 @@ PEAKS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 """Highest probabilities that a lesion may have to reach, to choose from; up to the threshold they ask for nothing."""
 THRESHOLDS = np.linspace(0.1, 0.9, 33)
 """Thresholds to choose from where each image's Dice is what counts."""
+_FLAT = 0.01
+"""What F1 may fall for fewer false lesions."""
 _EQUAL = 2e-3
 """Mean Dices this near to the best are as good, whatever their standard error."""
 
@@ -63,15 +65,25 @@ def choose(
 def best_for_lesions(
     pairs: Sequence[tuple[NDArray[np.float16], NDArray[np.bool_]]], threshold: float
 ) -> Choice:
-    """Peak and smallest size of the best lesion-wise F1 at a threshold; of equals the lowest peak, then the least size.
+    """Smallest size by the lesion-wise F1 at a threshold; and a peak where false lesions are too many without.
 
-    `pairs` are probability and truth (K, J, I) of one class; their lesions count together.
+    `pairs` are probability and truth (K, J, I) of one class; their lesions count together. The lowest peak is taken
+    whose F1 lies no more than two standard errors behind the best (jackknife over the images): mostly none. Where
+    that leaves more than FALSE_ALLOWED false lesions per image it is raised, to the lowest that does not or else leaves
+    the fewest, while F1 stays within _FLAT: over peaks it is flat, and does not choose one by itself.
     """
-    scores = _f1(
-        sum((_tally(p, t, threshold) for p, t in pairs), np.zeros((len(PEAKS), len(SIZES), 4), np.int64))
-    )
-    peak, size = np.unravel_index(int(np.argmax(scores)), scores.shape)
-    return Choice(threshold, SIZES[int(size)], PEAKS[int(peak)] if PEAKS[int(peak)] > threshold else None)
+    tallies = np.stack([_tally(probability, truth, threshold) for probability, truth in pairs])
+    total = tallies.sum(axis=0)
+    peaks, sizes = np.arange(len(PEAKS)), _f1(total).argmax(axis=1)
+    scores, without = _f1(total)[peaks, sizes], _f1(total - tallies)[:, peaks, sizes]
+    behind = without[:, [scores.argmax()]] - without
+    error = np.sqrt((len(pairs) - 1) / len(pairs) * np.square(behind - behind.mean(axis=0)).sum(axis=0))
+    first = int((scores.max() - scores <= 2 * error).argmax())
+    open_to = first + np.flatnonzero(scores[first:] >= scores[first] - _FLAT)
+    false = (total[peaks, sizes, 0] - total[peaks, sizes, 1])[open_to]
+    few = np.flatnonzero(false <= FALSE_ALLOWED * len(pairs))
+    peak = int(open_to[few[0] if len(few) else false.argmin()])
+    return Choice(threshold, SIZES[int(sizes[peak])], PEAKS[peak] if PEAKS[peak] > threshold else None)
 
 
 def best_for_images(pairs: Sequence[tuple[NDArray[np.float16], NDArray[np.bool_]]]) -> Choice:

@@ -23,20 +23,33 @@ def test_the_smallest_size_leaves_out_specks_and_keeps_lesions() -> None:
     assert scores[SIZES.index(128)] == 0
 
 
-def test_a_peak_leaves_out_what_is_nowhere_sure_and_keeps_the_rest_as_far_as_it_reaches() -> None:
-    """Three true lesions of .5 with one pixel of .8 each, and as many false ones of .65: size tells them not apart."""
-    truth = np.zeros((1, 100, 100), np.bool_)
-    probability = np.zeros((1, 100, 100), np.float16)
+def crowded(true: float, false: float, count: int) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """Three lesions of .5 with one pixel of `true` each, and `count` of the same size that are none, all of `false`."""
+    truth = np.zeros((1, 300, 60), np.bool_)
+    probability = np.zeros((1, 300, 60), np.float16)
+    for n in range(count):
+        probability[0, 20 * n : 20 * n + 10, 30:40] = false
     for n in range(3):
         truth[0, 20 * n : 20 * n + 10, :10] = True
-        probability[0, 20 * n : 20 * n + 10, 50:60] = 0.65
     probability[truth] = 0.5
-    probability[0, 5::20, 5][:3] = 0.8
-    choice = best_for_lesions([(probability, truth)], 0.4)
+    probability[0, [5, 25, 45], 5] = true
+    return probability, truth
+
+
+def test_a_peak_leaves_out_what_is_nowhere_sure_where_that_is_too_much() -> None:
+    """Twelve false lesions of .65 an image; size does not tell them from the true ones. Eight are bearable."""
+    choice = best_for_lesions([crowded(0.8, 0.65, 12)] * 4, 0.4)
     assert (choice.threshold, choice.peak, choice.smallest) == (0.4, 0.7, 1)
-    assert best_for_lesions([(probability * truth, truth)], 0.4).peak is None, (
-        "where it gains nothing there is none"
+    assert best_for_lesions([crowded(0.8, 0.65, 12)] * 3 + [crowded(0.8, 0, 0)], 0.4).peak == 0.7
+    assert best_for_lesions([crowded(0.8, 0.65, 12)] + [crowded(0.8, 0, 0)] * 3, 0.4).peak is None, (
+        "3 an image"
     )
+
+
+def test_there_is_no_peak_that_costs_more_than_it_gives() -> None:
+    assert best_for_lesions([crowded(0.6, 0.65, 12)] * 4, 0.4).peak is None, "it would cost the true ones"
+    assert best_for_lesions([crowded(0.95, 0.95, 12)] * 4, 0.4).peak is None, "it tells nothing apart"
+    assert best_for_lesions([crowded(0.8, 0, 0)] * 4, 0.4).peak is None, "there is nothing to leave out"
 
 
 def test_for_images_a_lesion_is_outlined_at_the_threshold_where_it_ends() -> None:
