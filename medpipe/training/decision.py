@@ -24,7 +24,7 @@ PEAKS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 THRESHOLDS = np.linspace(0.1, 0.9, 33)
 """Thresholds to choose from where each image's Dice is what counts."""
 _FLAT = 0.01
-"""What F1 may fall for fewer false lesions."""
+"""What F1 may fall for fewer false lesions, or for a smaller size."""
 _EQUAL = 2e-3
 """Mean Dices this near to the best are as good, whatever their standard error."""
 
@@ -67,15 +67,17 @@ def best_for_lesions(
 ) -> Choice:
     """Smallest size by the lesion-wise F1 at a threshold; and a peak where false lesions are too many without.
 
-    `pairs` are probability and truth (K, J, I) of one class; their lesions count together. The lowest peak is taken
-    whose F1 lies no more than two standard errors behind the best (jackknife over the images): mostly none. Where
-    that leaves more than FALSE_ALLOWED false lesions per image it is raised, to the lowest that does not or else leaves
+    `pairs` are probability and truth (K, J, I) of one class; their lesions count together. Of sizes that are as good
+    the least is taken: in the pixels of a coarser camera the same lesions are smaller. The lowest peak is taken whose
+    F1 lies no more than two standard errors behind the best (jackknife over the images): mostly none. Where that
+    leaves more than FALSE_ALLOWED false lesions per image it is raised, to the lowest that does not or else leaves
     the fewest, while F1 stays within _FLAT: over peaks it is flat, and does not choose one by itself.
     """
     tallies = np.stack([_tally(probability, truth, threshold) for probability, truth in pairs])
     total = tallies.sum(axis=0)
-    peaks, sizes = np.arange(len(PEAKS)), _f1(total).argmax(axis=1)
-    scores, without = _f1(total)[peaks, sizes], _f1(total - tallies)[:, peaks, sizes]
+    of_all = _f1(total)
+    peaks, sizes = np.arange(len(PEAKS)), (of_all >= of_all.max(axis=1, keepdims=True) - _FLAT).argmax(axis=1)
+    scores, without = of_all[peaks, sizes], _f1(total - tallies)[:, peaks, sizes]
     behind = without[:, [scores.argmax()]] - without
     error = np.sqrt((len(pairs) - 1) / len(pairs) * np.square(behind - behind.mean(axis=0)).sum(axis=0))
     first = int((scores.max() - scores <= 2 * error).argmax())
