@@ -46,6 +46,22 @@ def test_a_peak_leaves_out_what_is_nowhere_sure_where_that_is_too_much() -> None
     )
 
 
+def balanced(unsure: int) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """A hundred lesions, of which so many only reach .65, beside as many of .65 that are none: F1 is flat."""
+    truth = np.zeros((1, 240, 480), np.bool_)
+    probability = np.zeros((1, 240, 480), np.float16)
+    for n in range(100 + unsure):
+        box = np.s_[0, 20 * (n // 20) : 20 * (n // 20) + 10, 20 * (n % 20) : 20 * (n % 20) + 10]
+        truth[box] = n < 100
+        probability[box] = 0.9 if n < 100 - unsure else 0.65
+    return probability, truth
+
+
+@pytest.mark.parametrize(("unsure", "peak"), [(8, None), (9, 0.7)])
+def test_more_than_eight_false_lesions_an_image_are_too_many(unsure: int, peak: float | None) -> None:
+    assert best_for_lesions([balanced(unsure)] * 3, 0.4).peak == peak
+
+
 def test_of_sizes_that_are_as_good_the_least_is_taken() -> None:
     """A hundred lesions of 100 pixels an image and a false one of 50: without it F1 gains half a hundredth."""
     truth = np.zeros((1, 240, 240), np.bool_)

@@ -12,12 +12,12 @@ import pytest
 import tomli_w
 import torch
 
-from medpipe.bundle import load_bundle
+from medpipe.bundle import Bundle, load_bundle
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend, load_network
 from medpipe.training import check_describable, evaluate_bundle, export_bundle, train
 from medpipe.training.cross_validation import read_report
-from medpipe.training.decision import SIZES
+from medpipe.training.decision import SIZES, Choice
 from medpipe.training.state import CHECKPOINT
 
 
@@ -57,6 +57,24 @@ def test_sizes_of_a_class_go_from_the_experiment_to_the_bundle_and_its_card(
     assert table[0].startswith("| class | name | sizes seen | threshold |")
     assert f"{bundle.classes[0].name} | 0.8 and 1.25 | 0.5 |" in table[2]
     assert "| 1 | 0.5 |" in table[3]
+
+
+def test_a_peak_that_was_chosen_is_in_the_bundle_and_on_its_card(
+    run: Path, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is chosen on so small a network tells nothing: the choice is given."""
+
+    def chosen(bundle: Bundle, *_: object) -> dict[str, Choice]:
+        return {c.id: Choice(0.4, 8, 0.7 if n == 0 else None) for n, c in enumerate(bundle.classes)}
+
+    monkeypatch.setattr("medpipe.training.export.choose", chosen)
+    bundle = export_bundle(run, tmp_path / "tiny", data=drawn_data)
+    assert [c.peak for c in bundle.classes] == [0.7, *[None] * (len(bundle.classes) - 1)]
+    card = (tmp_path / "tiny" / "CARD.md").read_text()
+    assert f"| {bundle.classes[0].name} | 0.4 | 0.7 | 8 |" in card
+    assert f"| {bundle.classes[1].name} | 0.4 | - | 8 |" in card
+    report = evaluate_bundle(tmp_path / "tiny", data=drawn_data, folds=run / "folds.toml", fold=0)
+    assert {(s.froc.threshold, s.froc.smallest) for s in report.classes} == {(0.4, 8)}
 
 
 def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(
