@@ -10,8 +10,9 @@ that the bundle names.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from held_out import DATA, ROOT, folder_of
 
 from medpipe.bundle import Bundle, available_bundles
 from medpipe.inference import load_backend
@@ -19,16 +20,11 @@ from medpipe.training.evaluation import EvaluationReport, measure, shown
 from medpipe.training.experiment import load_experiment, split
 from medpipe.training.lesion_scores import FALSE_ALLOWED
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA_OF = {"idrid": "idrid_train", "busi": "busi", "hippocampus": "hippocampus"}
-"""The folder of the data set that a list of folds (experiments/folds/<name>.toml) is of."""
-
 
 def main() -> None:
     """Prints one Markdown table per bundle."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = os.environ.get("MEDPIPE_DATA") or ROOT.parent / "shared" / "data"
-    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--bundle", help="this one only")
     options = parser.parse_args()
     for bundle in available_bundles(()):
@@ -38,14 +34,12 @@ def main() -> None:
 
 def quality(bundle: Bundle, data: Path) -> str:
     """The table of one bundle, or why there is none."""
-    named = ROOT / bundle.provenance.training
-    if not named.is_file():
+    if not (ROOT / bundle.provenance.training).is_file():
         return f"{bundle.id} {bundle.version}: skipped, it names no experiment"
-    experiment = load_experiment(named)
-    folder = data / DATA_OF.get(experiment.data.folds.stem, experiment.data.folds.stem)
+    experiment = load_experiment(ROOT / bundle.provenance.training)
+    folder, fold = data / folder_of(experiment), experiment.data.fold
     if not folder.is_dir():
         return f"{bundle.id} {bundle.version}: skipped, no data ({folder.name})"
-    fold = experiment.data.fold
     report = measure(bundle, load_backend(bundle), folder, split(experiment.data).unseen, fold=fold)
     of = "The pictures for thresholds" if fold is None else f"Fold {fold}"
     return "\n".join([report.table(), "", f"{of} of {experiment.data.folds.name}.", *microaneurysms(report)])

@@ -9,47 +9,41 @@ class in bundle.toml makes it. --fold is for a bundle whose network was not trai
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from held_out import asked_for, parser_for
 from numpy.typing import NDArray
 
-from medpipe.bundle import Bundle, find_bundle, load_bundle
+from medpipe.bundle import Bundle
 from medpipe.inference import Backend, load_backend
 from medpipe.training.evaluation import predictions, shown
-from medpipe.training.experiment import load_experiment, read_folds, split
 from medpipe.training.metrics import PooledScores
 
-ROOT = Path(__file__).resolve().parents[1]
 Sizes = tuple[float, ...]
 
 
 def main() -> None:
     """Prints one Markdown table: a line for each size and each pair of neighbours, AUPR per class and their mean."""
-    asked = _asked()
-    folder = Path(asked.bundle)
-    bundle = load_bundle(folder) if folder.is_dir() else find_bundle(asked.bundle, ())
+    parser = parser_for(__doc__, "fundus-lesions")
+    parser.add_argument("--scales", type=float, nargs="+", default=[0.64, 0.8, 1.0, 1.25])
+    parser.add_argument("--mirrored", action="store_true", help="with the bundle's mirrored views")
+    asked = parser.parse_args()
+    held_out = asked_for(asked)
+    bundle = held_out.bundle
     if bundle.input.scale != "fit":
         raise SystemExit(f'{bundle.id}: its pictures are not brought to one size (input.scale = "fit")')
-    if not asked.data.is_dir():
-        print(f"skipped, no data ({asked.data.name})")
-        return
-    experiment = load_experiment(ROOT / bundle.provenance.training)
-    fold = asked.fold
-    names = split(experiment.data).thresholds if fold is None else read_folds(experiment.data.folds)[fold]
     scales = sorted(asked.scales)
     groups: list[Sizes] = [*((scale,) for scale in scales), *pairwise(scales)]
     scores = {group: [PooledScores() for _ in bundle.classes] for group in groups}
     backend = load_backend(bundle, device="cpu")
-    for name in names:
-        add(scores, bundle, backend, asked.data, name, mirrored=asked.mirrored)
+    for name in held_out.names:
+        add(scores, bundle, backend, held_out.data, name, mirrored=asked.mirrored)
     views = "mirrored views" if asked.mirrored else "one view"
-    print(f"{bundle.id} {bundle.version}, {len(names)} pictures, {views}, AUPR at native resolution\n")
+    print(f"{held_out}, {views}, AUPR at native resolution\n")
     print(table(scores, bundle))
 
 
@@ -91,17 +85,6 @@ def table(scores: dict[Sizes, list[PooledScores]], bundle: Bundle) -> str:
         name = " and ".join(f"{scale:g}" for scale in group)
         lines.append((name, *map(shown, values), shown(float(np.mean(known)) if known else None)))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _asked() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Path(os.environ.get("MEDPIPE_DATA") or ROOT.parent / "shared" / "data") / "idrid_train"
-    parser.add_argument("--data", type=Path, default=default, help="images/ and masks/")
-    parser.add_argument("--bundle", default="fundus-lesions", help="id, or folder")
-    parser.add_argument("--scales", type=float, nargs="+", default=[0.64, 0.8, 1.0, 1.25])
-    parser.add_argument("--mirrored", action="store_true", help="with the bundle's mirrored views")
-    parser.add_argument("--fold", type=int, help="on this fold's pictures, not those for thresholds")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

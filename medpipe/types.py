@@ -102,6 +102,8 @@ class Image:
     photometric: str
     calibrated: bool
     laterality: str | None = None
+    field_degrees: float | None = None
+    """A photograph's horizontal field of view, where its source states one."""
     bits_stored: int = 8
     value_range: tuple[float, float] | None = None
     """Possible modality values (from bits stored, signedness and rescale), for normalisation of grey pictures."""
@@ -164,6 +166,7 @@ class Provenance:
     tta: bool
     thresholds: Mapping[str, float]
     smallest: Mapping[str, int]
+    """In voxels of the image's own grid."""
     crf: Mapping[str, Any]
     source_digest: str
     """SHA-256 over the sorted SOP Instance UIDs and frame numbers of the sources."""
@@ -187,6 +190,8 @@ class Prediction:
     lesions: tuple[Lesion, ...]
     provenance: Provenance
     seconds: Mapping[str, float] = field(default_factory=dict)
+    reduction: float = 1.0
+    """Voxels of the image that the network saw as one."""
 
     def __post_init__(self) -> None:
         expected = (len(self.class_ids), *self.image.grid.shape)

@@ -52,7 +52,8 @@ class ClassSpec(Section):
     ]
     threshold: float = Field(gt=0, lt=1)
     smallest: int = Field(default=1, ge=1)
-    """Pixels or voxels at source resolution; smaller components are dropped."""
+    """Pixels or voxels of the grid that the network sees (`input.scale`); smaller components are dropped. So a lesion
+    has to be as large on a camera of half the resolution, where it has a quarter of the pixels; 1 drops nothing."""
     peak: float | None = Field(default=None, gt=0, lt=1)
     """Components that are nowhere as probable as this are dropped; it does not change how far the others reach."""
     scales: tuple[Annotated[float, Field(ge=0.25, le=4)], ...] = Field(default=(1.0,), min_length=1)

@@ -90,6 +90,9 @@ class InputSpec(Section):
     """`source`: axes as they come. Else where (i, j, k) of the network run to: LPS, RAS, or in any other order."""
     normalise: Normalise
     field: Literal["fundus", "none"] = "none"
+    field_degrees: float | None = Field(default=None, ge=10, le=200)
+    """Horizontal field of view of the photographs learned from. One that states another (PS3.3 C.8.17.4) is seen so
+    much smaller or larger, within limits, that its lesions are as large as theirs."""
     minimum_size: tuple[int, int] = (16, 16)
     extent_mm: Extent | None = None
 
@@ -120,6 +123,8 @@ class InputSpec(Section):
             raise ValueError('spacing goes with scale = "spacing"')
         if self.field == "fundus" and (self.channels != 3 or self.spatial_dims != 2):
             raise ValueError('field = "fundus" needs a 2-D colour picture (channels = 3, spatial_dims = 2)')
+        if self.field_degrees is not None and self.field != "fundus":
+            raise ValueError('field_degrees goes with field = "fundus"')
         if isinstance(self.normalise, MeanStd):
             for name in ("mean", "std"):
                 if len(getattr(self.normalise, name)) != self.channels:

@@ -34,6 +34,9 @@ def wrap_photo_command(
     patient_id: Annotated[str, typer.Option("--patient-id")] = "",
     patient_name: Annotated[str, typer.Option("--patient-name")] = "",
     laterality: Annotated[str, typer.Option("--laterality", help="L, R or B")] = "",
+    field_of_view: Annotated[
+        float | None, typer.Option("--field-of-view", help="The camera's, horizontally, in degrees.")
+    ] = None,
     accession: Annotated[str, typer.Option("--accession")] = "",
     study_uid: Annotated[
         str | None, typer.Option("--study-uid", help="Else derived from the picture.")
@@ -54,5 +57,6 @@ def wrap_photo_command(
             laterality=laterality,
             accession_number=accession,
             study_uid=study_uid,
+            field_degrees=field_of_view,
         )
     )

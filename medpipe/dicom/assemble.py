@@ -29,7 +29,7 @@ from medpipe.dicom.headers import (
 )
 from medpipe.dicom.image_type import image_type_of
 from medpipe.dicom.mapped import mapped_zeros, save
-from medpipe.dicom.pictures import calibration_of, laterality_of
+from medpipe.dicom.pictures import calibration_of, field_degrees_of, laterality_of
 from medpipe.dicom.together import check_together
 from medpipe.errors import ReasonCode, Refused
 
@@ -241,6 +241,7 @@ def _picture(instance: Instance, task: Task) -> None:
             "photometric": photometric,
             "calibrated": spacing is not None,
             "laterality": laterality_of(instance.header),
+            "field_degrees": field_degrees_of(instance.header),
             "bits_stored": 8 if photometric == "RGB" else int(dataset.BitsStored),
             "value_range": list(value_range),
             "padding": padding is not None,
@@ -301,6 +302,7 @@ def _volume(series_uid: str, slices: list[Instance], task: Task) -> None:
             "photometric": str(header.PhotometricInterpretation),
             "calibrated": True,
             "laterality": laterality_of(header),
+            "field_degrees": None,
             "bits_stored": int(header.BitsStored),
             "value_range": list(value_range),
             "padding": padding is not None,

@@ -285,6 +285,7 @@ def _image(plain: Plain, scratch: Path, study_uid: str) -> Image:
         photometric=plain["photometric"],
         calibrated=plain["calibrated"],
         laterality=plain["laterality"],
+        field_degrees=plain["field_degrees"],
         bits_stored=plain["bits_stored"],
         value_range=(plain["value_range"][0], plain["value_range"][1]),
         padding=padding,

@@ -1,4 +1,4 @@
-"""What a picture's header says beside its pixels: calibration and laterality. Also camera pictures and NIfTI files."""
+"""What a header says of a picture beside its pixels (size, eye, field of view); camera pictures and NIfTI files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _CENTIMETRES = 3
 _TISSUE = 1
 _SMALLEST_VOXEL_MM3 = 1e-9
 _POSSIBLE_SPACING_MM = (1e-4, 1e3)
+_POSSIBLE_FIELD_DEGREES = (10.0, 200.0)
 
 
 def calibration_of(header: Dataset) -> tuple[float, float] | None:
@@ -51,6 +52,16 @@ def laterality_of(header: Dataset) -> str | None:
         if value in ("L", "R", "B", "U"):
             return value
     return None
+
+
+def field_degrees_of(header: Dataset) -> float | None:
+    """Horizontal Field of View of an ophthalmic photograph (PS3.3 C.8.17.4) in degrees; None where not said."""
+    try:
+        value = float(header.get("HorizontalFieldOfView"))
+    except (TypeError, ValueError):
+        return None
+    low, high = _POSSIBLE_FIELD_DEGREES
+    return value if low <= value <= high else None  # NaN is in no range
 
 
 def _possible(value: Any) -> tuple[float, float] | None:
@@ -143,6 +154,7 @@ def _plain(
         "photometric": photometric,
         "calibrated": calibrated,
         "laterality": None,
+        "field_degrees": None,
         "bits_stored": 8,
         "value_range": list(value_range),
         "padding": False,

@@ -35,6 +35,11 @@ class Identity:
     class_id: str
 
 
+def least_size(smallest: int, reduction: float) -> int:
+    """`smallest` of a class in voxels of an image of which the network sees `reduction` as one."""
+    return 1 + round((smallest - 1) * reduction)
+
+
 def label_components(
     mask: NDArray[np.bool_],
     smallest: int,

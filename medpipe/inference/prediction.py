@@ -21,9 +21,9 @@ from medpipe.dicom.mapped import mapped_zeros
 from medpipe.identity import set_digest
 from medpipe.inference import crf
 from medpipe.inference.backends import Backend
-from medpipe.inference.lesions import Identity, label_components, measure
-from medpipe.inference.preprocess import Prepared, display_values
-from medpipe.inference.sizes import prepare_finest, see
+from medpipe.inference.lesions import Identity, label_components, least_size, measure
+from medpipe.inference.preprocess import Prepared, display_values, part_of_field
+from medpipe.inference.sizes import prepare_finest, reduction, see
 from medpipe.types import Image, Lesion, Prediction, Provenance
 
 Progress = Callable[[float], None]
@@ -58,6 +58,8 @@ def predict(
     clock = _Clock()
     with clock("preprocess"):
         prepared = prepare_finest(image, bundle)
+        seen_as_one = reduction(prepared, bundle)
+        bundle = _for_source(bundle, seen_as_one)
     with clock("network"):
         seen = see(
             image, prepared, bundle, backend, tta=tta, progress=lambda part: tell(_NETWORK_PART * part)
@@ -98,8 +100,25 @@ def predict(
             lesions += measure(labels, whole, image, identity, refined, None if said is None else spread)
         tell(_NETWORK_PART + (1 - _NETWORK_PART) * (number + 1) / len(bundle.classes))
     tell(1.0)
-    provenance = _provenance(image, bundle, backend, tta, budget.notes)
-    return Prediction(image, bundle.class_ids, mask, probability, tuple(lesions), provenance, clock.seconds)
+    provenance = _provenance(image, bundle, backend, tta, [*_field_note(image, bundle), *budget.notes])
+    return Prediction(
+        image, bundle.class_ids, mask, probability, tuple(lesions), provenance, clock.seconds, seen_as_one
+    )
+
+
+def _field_note(image: Image, bundle: Bundle) -> Iterator[str]:
+    part = part_of_field(image, bundle.input)
+    if part != 1:
+        yield f"field of view of {image.field_degrees:g} degrees: seen at {part:.3g} of the working size"
+
+
+def _for_source(bundle: Bundle, seen_as_one: float) -> Bundle:
+    """The same bundle with its classes' smallest sizes in voxels of the image; its hash stays."""
+    sizes = [least_size(spec.smallest, seen_as_one) for spec in bundle.classes]
+    classes = zip(bundle.classes, sizes, strict=True)
+    return dataclasses.replace(
+        bundle, classes=tuple(spec.model_copy(update={"smallest": size}) for spec, size in classes)
+    )
 
 
 def _threshold(whole: NDArray[np.float32], spec: ClassSpec, image: Image, out: NDArray[np.bool_]) -> None:

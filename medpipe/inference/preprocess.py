@@ -24,6 +24,8 @@ from medpipe.types import Image
 
 Shape = tuple[int, int, int]
 _PERCENTILE_SAMPLES = 4_000_000
+_PARTS_OF_FIELD = (0.5, 1.25)
+"""Below, little of the picture would be left; above, it would be dear."""
 _LARGEST_WORKING_GRID = 2**31
 """Voxels: 8 GB of float32. More comes of a spacing that is not the image's own, not of a patient."""
 
@@ -109,7 +111,9 @@ def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
         j0, i0, j1, i1 = field.box
         way = WayBack(way.source, way.axes, way.flipped, (0, j0, i0, 1, j1, i1))
     spacing = [image.grid.spacing[axis] for axis in way.axes]
-    working = working_shape(way.cropped_shape, (spacing[0], spacing[1], spacing[2]), spec)
+    working = working_shape(
+        way.cropped_shape, (spacing[0], spacing[1], spacing[2]), spec, part_of_field(image, spec)
+    )
     if math.prod(working) > _LARGEST_WORKING_GRID:
         shown = " x ".join(str(n) for n in working)
         raise Refused(ReasonCode.TOO_LARGE, f"{image.name}: {shown} voxels at the bundle's spacing")
@@ -210,11 +214,21 @@ def closest_canonical(
     return (best[0], best[1], best[2]), (flips[0], flips[1], flips[2])
 
 
-def working_shape(cropped: Shape, spacing: tuple[float, float, float], spec: InputSpec) -> Shape:
-    """Size of the working grid over a crop of `cropped` source voxels, `spacing` mm apart."""
+def part_of_field(image: Image, spec: InputSpec) -> float:
+    """The part of the working size at which a photograph of another field of view shows lesions at the learned size."""
+    if image.field_degrees is None or spec.field_degrees is None:
+        return 1.0
+    low, high = _PARTS_OF_FIELD
+    return min(high, max(low, image.field_degrees / spec.field_degrees))
+
+
+def working_shape(
+    cropped: Shape, spacing: tuple[float, float, float], spec: InputSpec, part: float = 1.0
+) -> Shape:
+    """Size of the working grid over a crop of `cropped` source voxels, `spacing` mm apart; "fit": `part` of it."""
     k, j, i = cropped
     if spec.scale == "fit":
-        factor = max(spec.working_size) / max(j, i)
+        factor = part * max(spec.working_size) / max(j, i)
         return k, max(1, round(j * factor)), max(1, round(i * factor))
     if spec.scale == "spacing":
         target = (spacing[0], *spec.spacing) if len(spec.spacing) == 2 else spec.spacing

@@ -8,6 +8,7 @@ already, and a larger one is dear.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,12 @@ def sizes_of(bundle: Bundle) -> tuple[float, ...]:
 def prepare_finest(image: Image, bundle: Bundle) -> Prepared:
     """The image at the largest of its sizes, on whose grid all answers meet. Raises Refused as `prepare` does."""
     return prepare(image, bundle, sizes_of(bundle)[0])
+
+
+def reduction(finest: Prepared, bundle: Bundle) -> float:
+    """Source pixels (voxels) that one at working size stands for; `finest` is the image at its largest size."""
+    way = finest.way_back
+    return math.prod(way.cropped_shape) / math.prod(way.working) * sizes_of(bundle)[0] ** 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,10 +65,13 @@ def start(identity: Identity, sop_class: str, sop_uid: str, modality: str) -> Da
     return dataset
 
 
-def add_ophthalmic(dataset: Dataset, identity: Identity, laterality: str) -> None:
+def add_ophthalmic(
+    dataset: Dataset, identity: Identity, laterality: str, field_degrees: float | None = None
+) -> None:
     """What an Ophthalmic Photography image adds (PS3.3 section A.41): one frame of the retina by a fundus camera.
 
-    `laterality` is "R", "L" or "B"; when it is empty nothing is claimed, rather than a wrong eye.
+    `laterality` is "R", "L" or "B"; when it is empty nothing is claimed, rather than a wrong eye. `field_degrees` is
+    the horizontal field of view, where it is known.
     """
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
     dataset.ContentDate, dataset.ContentTime = identity.date or UNKNOWN_DATE, identity.time or "000000"
@@ -96,10 +99,10 @@ def add_ophthalmic(dataset: Dataset, identity: Identity, laterality: str) -> Non
         "PatientEyeMovementCommanded",
         "EmmetropicMagnification",
         "IntraOcularPressure",
-        "HorizontalFieldOfView",
         "PupilDilated",
     ):
         setattr(dataset, keyword, None)
+    dataset.HorizontalFieldOfView = field_degrees
 
 
 def add_ultrasound(dataset: Dataset, identity: Identity, rows: int, columns: int, spacing: float) -> None:

@@ -37,6 +37,7 @@ def wrap_photo(
     laterality: str = "",
     accession_number: str = "",
     study_uid: str | None = None,
+    field_degrees: float | None = None,
 ) -> Path:
     """Makes an Ophthalmic Photography file `out` of a JPEG, PNG or TIFF picture and returns its path.
 
@@ -44,12 +45,15 @@ def wrap_photo(
     thumbnails, in which patient data may hide; anything else is stored as native RGB or grey. UIDs follow from the
     picture and the arguments: the same call gives the same bytes. The date is the camera's (EXIF); a picture
     without one gets an empty study date and 1900-01-01 where the standard wants a value. Without `laterality` the
-    object says nothing of the eye, which the standard does not foresee: give it wherever it is known. Raises
-    UsageError for an impossible argument and Refused for a picture that does not decode, is too large, holds
+    object says nothing of the eye, which the standard does not foresee: give it wherever it is known. `field_degrees`
+    is the camera's horizontal field of view: a network that learned from another sees the picture at the right size.
+    Raises UsageError for an impossible argument and Refused for a picture that does not decode, is too large, holds
     several pages or more than 8 bits per sample.
     """
     laterality = laterality.strip().upper()
     _check_arguments(patient_id, patient_name, laterality, accession_number, study_uid)
+    if field_degrees is not None and not 10 <= field_degrees <= 200:
+        raise UsageError("the field of view is 10 to 200 degrees")
     try:
         raw = picture.read_bytes()
     except OSError as error:
@@ -57,7 +61,9 @@ def wrap_photo(
     stream, upright, taken, array = _decoded(raw)
     content = digest(raw)
     study = study_uid or uid_from("2.25", "photograph study", content, patient_id, accession_number)
-    parts = (content, study, patient_id, patient_name, laterality, accession_number)
+    parts = [content, study, patient_id, patient_name, laterality, accession_number]
+    if field_degrees is not None:
+        parts.append(f"{field_degrees:g}")
     identity = objects.Identity(
         study_uid=study,
         series_uid=uid_from("2.25", "photograph series", *parts),
@@ -71,7 +77,7 @@ def wrap_photo(
     )
     sop_uid = uid_from("2.25", "photograph", *parts)
     dataset = objects.start(identity, objects.OPHTHALMIC_PHOTOGRAPHY_8_BIT, sop_uid, "OP")
-    objects.add_ophthalmic(dataset, identity, laterality)
+    objects.add_ophthalmic(dataset, identity, laterality, field_degrees)
     syntax = _add_pixels(dataset, stream if upright else None, array, lossy=stream)
     try:
         return objects.save(dataset, out, syntax)

@@ -97,7 +97,7 @@ def thresholds_table(bundle: Bundle, gains: Sequence[CrfGain] = ()) -> str:
         "sizes seen": [" and ".join(f"{scale:g}" for scale in c.scales) for c in bundle.classes],
         "threshold": [f"{c.threshold:g}" for c in bundle.classes],
         "peak": ["-" if c.peak is None else f"{c.peak:g}" for c in bundle.classes],
-        "smallest, pixels": [str(c.smallest) for c in bundle.classes],
+        "smallest, at working size": [str(c.smallest) for c in bundle.classes],
         "CRF": ["yes" if c.crf else "no" for c in bundle.classes],
         "gain in Dice by the CRF": [told.get(c.id, "-") for c in bundle.classes],
     }

@@ -23,7 +23,6 @@ class ClassScores:
     """
 
     class_id: str
-    smallest: int = 1
     threshold: float = 1.0
     pooled: PooledScores = field(default_factory=PooledScores)
     calibration: Calibration = field(default_factory=Calibration)
@@ -34,16 +33,23 @@ class ClassScores:
     froc: Froc = field(init=False)
 
     def __post_init__(self) -> None:
-        self.froc = Froc(self.smallest, self.threshold)
+        self.froc = Froc(self.threshold)
 
     def add(
-        self, mask: NDArray[np.bool_], truth: NDArray[np.bool_], probability: NDArray[Any] | None
+        self,
+        mask: NDArray[np.bool_],
+        truth: NDArray[np.bool_],
+        probability: NDArray[Any] | None,
+        smallest: int = 1,
     ) -> float | None:
-        """Adds one picture: arrays (K, J, I). Gives its Dice, None where it has nothing of the class."""
+        """Adds one picture: arrays (K, J, I); `smallest` is the class's, in its pixels.
+
+        Gives its Dice, None where it has nothing of the class.
+        """
         if probability is not None:
             self.pooled.add(probability, truth)
             self._calibrate(probability, truth)
-            self.froc.add(probability, truth)
+            self.froc.add(probability, truth, smallest)
         self.counts.append((int((mask & truth).sum()), int(mask.sum()), int(truth.sum())))
         judged = judge_lesions(mask, truth)
         self.by_size.add(judged)

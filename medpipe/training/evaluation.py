@@ -36,6 +36,8 @@ class Judged:
     truth: NDArray[np.bool_]
     probability: NDArray[Any] | None
     shown: Callable[[int], NDArray[np.uint8]]
+    smallest: tuple[int, ...]
+    """Per class the pixels that a lesion must have."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,11 @@ def measure(
             image = prediction.image
             window = grey_window(image, bundle)
             look = partial(slice_for_the_eye, image, window=window)
-            yield Judged(name, prediction.mask, truth, prediction.probability, look)
+            smallest = tuple(prediction.provenance.smallest[class_id] for class_id in bundle.class_ids)
+            yield Judged(name, prediction.mask, truth, prediction.probability, look, smallest)
 
     colours = tuple(srgb(spec.colour_cielab) for spec in bundle.classes)
-    scores = tuple(ClassScores(spec.id, spec.smallest, spec.threshold) for spec in bundle.classes)
+    scores = tuple(ClassScores(spec.id, spec.threshold) for spec in bundle.classes)
     kept = judge(judged(), scores, colours, worst=worst)
     title = f"{bundle.id} {bundle.version}"
     return EvaluationReport(title, tuple(names), scores, fold=fold, colours=colours, worst=kept)
@@ -135,7 +138,7 @@ def judge(
         dices = []
         for c, score in enumerate(scores):
             probability = None if picture.probability is None else picture.probability[c]
-            dices.append(score.add(picture.mask[c], picture.truth[c], probability))
+            dices.append(score.add(picture.mask[c], picture.truth[c], probability, picture.smallest[c]))
         kept.offer(picture.name, dices, picture.truth, picture.mask, picture.shown)
     return kept.cases
 

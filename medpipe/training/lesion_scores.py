@@ -76,18 +76,17 @@ class Froc:
 
     At a level up to `threshold`, what has at least that probability is marked; above it, what has at least `threshold`
     of components that somewhere reach the level: a class that is asked to be surer has fewer lesions, not smaller ones
-    (`peak` in a bundle). Components below `smallest` pixels are dropped. The CRF has no part in it.
+    (`peak` in a bundle). The CRF has no part in it.
     """
 
-    smallest: int = 1
     threshold: float = 1.0
     lesions: int = 0
     pictures: int = 0
     found: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(LEVELS), np.int64))
     false: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(LEVELS), np.int64))
 
-    def add(self, probability: NDArray[Any], truth: NDArray[np.bool_]) -> None:
-        """Adds one picture: arrays (K, J, I).
+    def add(self, probability: NDArray[Any], truth: NDArray[np.bool_], smallest: int = 1) -> None:
+        """Adds one picture: arrays (K, J, I). Components of fewer than `smallest` pixels are dropped.
 
         The few pixels above the lowest level and their neighbourhoods are a graph; a level takes edges out of it. That
         is much faster than labelling the whole picture at each level.
@@ -110,7 +109,7 @@ class Froc:
                 joined = kept[one] & kept[other]
                 one, other = number[one[joined]], number[other[joined]]
                 marked = _components(len(values), one, other)
-            large = np.bincount(marked, minlength=1) >= self.smallest
+            large = np.bincount(marked, minlength=1) >= smallest
             sure = np.zeros(len(large), np.bool_)
             sure[marked[values >= np.float32(level)]] = True
             large &= sure

@@ -56,7 +56,9 @@ def _judged(cases: Sequence[TrainingCase], probabilities: Probabilities) -> Iter
         inside = np.asarray(case.inside)
         probability = np.where(inside, probabilities(case), np.float32(0))
         truth = (np.asarray(case.masks) >= PRESENT) & inside
-        yield Judged(case.name, probability >= THRESHOLD, truth, probability, partial(_slice, case))
+        yield Judged(
+            case.name, probability >= THRESHOLD, truth, probability, partial(_slice, case), (1,) * len(truth)
+        )
 
 
 def _slice(case: TrainingCase, k: int) -> NDArray[np.uint8]:

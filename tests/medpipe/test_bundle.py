@@ -90,6 +90,7 @@ def test_the_hash_follows_description_and_weights(tmp_path: Path) -> None:
         ('version = "1.2.0"', 'version = "1.2"', "version"),
         ('scale = "fit"', 'scale = "stretch"', "input.scale"),
         ("channels = 3", "channels = 1", 'field = "fundus" needs'),
+        ('field = "fundus"', "field_degrees = 50", 'field_degrees goes with field = "fundus"'),
         ("patch = [512, 512]", "patch = [512]", "window.patch needs 2 sizes"),
         (
             "patch = [512, 512]",

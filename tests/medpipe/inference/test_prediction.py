@@ -62,6 +62,44 @@ def test_components_below_the_smallest_size_are_dropped(
     assert done.counts() == {"C0": 1} and done.mask.sum() == 600
 
 
+@pytest.mark.parametrize("finer", [1, 2, 3])
+def test_the_smallest_size_is_of_what_the_network_sees(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path, finer: int
+) -> None:
+    """B has 50 of the pixels of the working size, whatever the camera's resolution; or 1.25 where seen larger, too."""
+    array = np.kron(spots((1, 150, 200), A, B), np.ones((1, 1, finer, finer), np.uint8))
+    for smallest, found in ((45, 2), (55, 1)):
+        for scales in ((1.0,), (1.0, 1.25)):
+            row = {"smallest": smallest, "scales": scales}
+            bundle = make_bundle(scale="fit", working_size=(150, 200), classes=(row,))
+            done = predict(make_image(array), bundle, brightness(), tmp_path)
+            assert done.counts() == {"C0": found}
+            assert done.reduction == pytest.approx(finer**2, rel=0.01)
+            assert done.provenance.smallest["C0"] == pytest.approx(smallest * finer**2, rel=0.1)
+
+
+def test_another_field_of_view_is_told_and_counts_in_the_smallest_size(
+    make_image: MakeImage,
+    make_bundle: MakeBundle,
+    brightness: Callable[..., Any],
+    fundus: NDArray[np.uint8],
+    tmp_path: Path,
+) -> None:
+    row = {"smallest": 51, "threshold": 0.99}
+    bundle = make_bundle(
+        channels=3, scale="fit", working_size=(150, 150), field="fundus", field_degrees=50, classes=(row,)
+    )
+    reductions, notes = [], []
+    for degrees in (None, 30.0):
+        image = make_image(fundus[:, None], field_degrees=degrees)
+        done = predict(image, bundle, brightness(), tmp_path)
+        assert done.provenance.smallest["C0"] == 1 + round(50 * done.reduction)
+        reductions.append(done.reduction)
+        notes += done.provenance.notes
+    assert reductions[1] / reductions[0] == pytest.approx(0.6**-2, rel=0.02)
+    assert notes == ["field of view of 30 degrees: seen at 0.6 of the working size"]
+
+
 @pytest.mark.parametrize("crf", [False, True])
 def test_a_lesion_that_is_nowhere_sure_is_dropped_and_the_others_stay_as_they_are(
     make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path, crf: bool

@@ -115,6 +115,25 @@ def test_working_size_keeps_the_aspect_and_follows_the_longer_side(make_bundle: 
     assert working_shape((30, 64, 65), (1.0, 0.5, 0.5), spacing) == (15, 32, 32)
 
 
+@pytest.mark.parametrize(
+    ("degrees", "part"),
+    [(None, 1), (50.0, 1), (30.0, 0.6), (45.0, 0.9), (60.0, 1.2), (20.0, 0.5), (200.0, 1.25)],
+)
+def test_a_photograph_of_another_field_of_view_shows_lesions_at_the_same_size(
+    make_image: MakeImage,
+    make_bundle: MakeBundle,
+    fundus: NDArray[np.uint8],
+    degrees: float | None,
+    part: float,
+) -> None:
+    image = make_image(fundus[:, None], field_degrees=degrees)
+    fields: dict[str, Any] = {"channels": 3, "scale": "fit", "working_size": (200, 200), "field": "fundus"}
+    assert max(prepare(image, make_bundle(**fields, field_degrees=50.0)).way_back.working) == 200 * part
+    assert max(prepare(image, make_bundle(**fields)).way_back.working) == 200, (
+        "nobody knows what it learned from"
+    )
+
+
 @pytest.mark.parametrize(("n", "m"), [(10, 10), (10, 23), (23, 10), (7, 3), (100, 33), (5, 1)])
 def test_axis_weights_are_those_of_torch(n: int, m: int) -> None:
     signal = np.random.default_rng(n).random((1, 1, n)).astype(np.float32)

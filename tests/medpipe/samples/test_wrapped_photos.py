@@ -68,6 +68,25 @@ def test_the_coded_picture_is_kept_byte_for_byte(
     assert image.laterality == "R"
 
 
+@pytest.mark.parametrize(
+    ("stated", "read"), [(45, 45.0), (float("nan"), None), (0, None), (-45, None), (1e30, None), (None, None)]
+)
+def test_a_field_of_view_is_stated_and_believed_where_it_can_be(
+    eye: PillowImage.Image, tmp_path: Path, stated: object, read: float | None
+) -> None:
+    wrapped = wrap_photo(saved(eye, tmp_path / "eye.jpg"), tmp_path / "eye.dcm", field_degrees=30)
+    other = wrap_photo(saved(eye, tmp_path / "eye.jpg"), tmp_path / "other.dcm")
+    dataset = dcmread(wrapped)
+    assert dataset.HorizontalFieldOfView == 30
+    assert dataset.SOPInstanceUID != dcmread(other).SOPInstanceUID
+    dataset.HorizontalFieldOfView = stated
+    dataset.save_as(tmp_path / "stated.dcm")
+    with GuardedReader(Reading()) as reader:
+        for path, expected in ((wrapped, 30.0), (other, None), (tmp_path / "stated.dcm", read)):
+            (image,) = reader.assemble([path], tmp_path).images
+            assert image.field_degrees == expected
+
+
 def test_a_real_camera_picture_is_wrapped(shared_data: Path, tmp_path: Path) -> None:
     source = min((shared_data / "idrid_train" / "images").iterdir())
     dataset = dcmread(wrap_photo(source, tmp_path / "eye.dcm", laterality="L"))
@@ -177,10 +196,12 @@ def test_names_in_any_script_are_kept(eye: PillowImage.Image, tmp_path: Path) ->
         {"patient_id": "a\\b"},
         {"patient_name": "a\nb"},
         {"accession_number": "x" * 17},
+        {"field_degrees": 5},
+        {"field_degrees": float("nan")},
     ],
 )
 def test_impossible_arguments_are_named(
-    eye: PillowImage.Image, tmp_path: Path, arguments: dict[str, str]
+    eye: PillowImage.Image, tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     source = saved(eye, tmp_path / "eye.png")
     with pytest.raises(UsageError) as refusal:

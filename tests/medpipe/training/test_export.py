@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle, load_bundle
 from medpipe.errors import ConfigError
@@ -18,7 +20,9 @@ from medpipe.inference import load_backend, load_network
 from medpipe.training import check_describable, evaluate_bundle, export_bundle, train
 from medpipe.training.cross_validation import read_report
 from medpipe.training.decision import SIZES, Choice
+from medpipe.training.evaluation import predictions
 from medpipe.training.state import CHECKPOINT
+from medpipe.types import Prediction
 
 
 def test_the_bundle_holds_the_averaged_network(run: Path, tmp_path: Path) -> None:
@@ -65,16 +69,27 @@ def test_a_peak_that_was_chosen_is_in_the_bundle_and_on_its_card(
     """What is chosen on so small a network tells nothing: the choice is given."""
 
     def chosen(bundle: Bundle, *_: object) -> dict[str, Choice]:
-        return {c.id: Choice(0.4, 8, 0.7 if n == 0 else None) for n, c in enumerate(bundle.classes)}
+        return {
+            c.id: Choice(0.01, 10**5, None) if n else Choice(0.4, 2, 0.7)
+            for n, c in enumerate(bundle.classes)
+        }
 
     monkeypatch.setattr("medpipe.training.export.choose", chosen)
     bundle = export_bundle(run, tmp_path / "tiny", data=drawn_data)
     assert [c.peak for c in bundle.classes] == [0.7, *[None] * (len(bundle.classes) - 1)]
     card = (tmp_path / "tiny" / "CARD.md").read_text()
-    assert f"| {bundle.classes[0].name} | 0.4 | 0.7 | 8 |" in card
-    assert f"| {bundle.classes[1].name} | 0.4 | - | 8 |" in card
+    assert f"| {bundle.classes[0].name} | 0.4 | 0.7 | 2 |" in card
+    assert f"| {bundle.classes[1].name} | 0.01 | - | 100000 |" in card
+
+    def right(*asked: Any) -> Iterator[tuple[Prediction, NDArray[np.bool_]]]:
+        for prediction, truth in predictions(*asked):
+            yield replace(prediction, probability=(0.9 * truth).astype(np.float16)), truth
+
+    monkeypatch.setattr("medpipe.training.evaluation.predictions", right)
     report = evaluate_bundle(tmp_path / "tiny", data=drawn_data, folds=run / "folds.toml", fold=0)
-    assert {(s.froc.threshold, s.froc.smallest) for s in report.classes} == {(0.4, 8)}
+    assert [s.froc.threshold for s in report.classes] == [0.4, *[0.01] * (len(bundle.classes) - 1)]
+    assert report.classes[0].froc.found.any()
+    assert not any(s.froc.found.any() for s in report.classes[1:]), "no lesion is so large"
 
 
 def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(

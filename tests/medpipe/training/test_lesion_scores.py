@@ -96,8 +96,8 @@ def test_smallest_sizes_are_dropped_at_every_level() -> None:
     """A true lesion of 8 pixels that is said with .9 in 4 of them and .5 in the others, and a false one of 4."""
     truth = drawn(1, (2, 2), (2, 4)) > 0
     said = drawn(0.9, (2, 2)) + drawn(0.5, (2, 4)) + drawn(0.95, (10, 10))
-    froc = Froc(smallest=8)
-    froc.add(said, truth)
+    froc = Froc()
+    froc.add(said, truth, 8)
     assert at_level(froc, 0.8) == (0, 0)
     assert at_level(froc, 0.3) == (1, 0)
 
@@ -108,8 +108,8 @@ def test_every_level_is_what_labelling_it_gives(shape: tuple[int, int, int]) -> 
     said = ndimage.gaussian_filter(rng.random(shape), 1.2)
     said = ((said - said.min()) / np.ptp(said)).astype(np.float32)
     truth = ndimage.gaussian_filter(rng.random(shape), 1.2) > 0.55
-    froc = Froc(smallest=4)
-    froc.add(said, truth)
+    froc = Froc()
+    froc.add(said, truth, 4)
     for n, level in enumerate(LEVELS):
         marked, _ = ndimage.label(said >= np.float32(level), NEIGHBOURS)
         kept = (np.bincount(marked.ravel()) >= 4)[marked] & (marked > 0)

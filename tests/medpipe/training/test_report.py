@@ -32,7 +32,8 @@ def picture(name: str, right: int, *, true: bool = True) -> Judged:
     truth[0, 0, 4:12, 4:12] = true
     probability = np.zeros((2, 1, 40, 40), np.float16)
     probability[0, 0, 4 : 4 + right, 4:12] = 0.9
-    return Judged(name, probability >= 0.5, truth, probability, lambda k: np.full((40, 40, 3), 90, np.uint8))
+    grey = np.full((40, 40, 3), 90, np.uint8)
+    return Judged(name, probability >= 0.5, truth, probability, lambda k: grey, (1, 1))
 
 
 def told(folder: Path, report: EvaluationReport) -> Path:
