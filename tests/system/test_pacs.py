@@ -90,6 +90,12 @@ def study(write):
     return [*slices, photograph, segmentation]
 
 
+def put(peer, study):
+    """The study is in the archive."""
+    statuses = send(peer, study, calling_ae="MEDPIPE")
+    assert all(status.is_stored for status in statuses), statuses
+
+
 def test_a_peer_that_knows_us_answers(peer, known):
     assert 0 < echo(peer, "MEDPIPE") < 10
 
@@ -153,7 +159,7 @@ def test_a_peer_that_may_not_store(peer, orthanc, free_port, study):
 
 
 def test_what_the_archive_holds(peer, known, orthanc, study):
-    send(peer, study, calling_ae="MEDPIPE")
+    put(peer, study)
     assert count_instances(peer, "MEDPIPE", STUDY) == 4  # the segmentation is no image
     assert count_instances(peer, "MEDPIPE", "2.25.999") is None
     assert find_results(peer, "MEDPIPE", STUDY) == {"2.25.5"}
@@ -170,7 +176,7 @@ def data_set(content):
 
 
 def test_a_study_comes_back_byte_for_byte_compressed_or_not(peer, known, orthanc, study, tmp_path):
-    send(peer, study, calling_ae="MEDPIPE")
+    put(peer, study)
     kept = tmp_path / "kept"
     kept.mkdir()
 
@@ -190,7 +196,7 @@ def test_a_study_comes_back_byte_for_byte_compressed_or_not(peer, known, orthanc
 
 
 def test_results_come_too_when_asked_for(peer, known, study, tmp_path):
-    send(peer, study, calling_ae="MEDPIPE")
+    put(peer, study)
     received = []
     done = retrieve(
         peer,
@@ -238,7 +244,7 @@ def listener(known):
 
 
 def test_a_move_goes_to_our_listener(peer, listener, study, tmp_path):
-    send(peer, study, calling_ae="MEDPIPE")
+    put(peer, study)
     moving = peer.model_copy(update={"retrieve": "move"})
     done = retrieve(moving, "MEDPIPE", STUDY, lambda file: 0, tmp_path)
     assert (done.method, done.complete, len(done.expected)) == ("move", True, 4)
@@ -246,14 +252,14 @@ def test_a_move_goes_to_our_listener(peer, listener, study, tmp_path):
 
 
 def test_a_move_to_a_title_that_orthanc_does_not_know(peer, known, study, tmp_path):
-    send(peer, study, calling_ae="MEDPIPE")
+    put(peer, study)
     moving = peer.model_copy(update={"retrieve": "move"})
     with pytest.raises(PeerRefused, match="C-MOVE to ELSEWHERE refused"):
         retrieve(moving, "MEDPIPE", STUDY, lambda file: 0, tmp_path, move_to="ELSEWHERE")
 
 
 def test_a_move_while_our_listener_is_down_is_not_complete(peer, known, study, tmp_path):
-    send(peer, study, calling_ae="MEDPIPE")
+    put(peer, study)
     moving = peer.model_copy(update={"retrieve": "move"})
     try:
         done = retrieve(moving, "MEDPIPE", STUDY, lambda file: 0, tmp_path)

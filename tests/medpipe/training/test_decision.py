@@ -156,4 +156,6 @@ def test_for_images_what_hangs_on_few_of_them_moves_nothing() -> None:
     assert best_for_images(many).threshold == middle
     assert best_for_images([*many, picture(0, 0.6)]).threshold == middle
     assert best_for_images([*many, *[picture(0, 0.5)] * 3]).threshold == middle
-    assert best_for_images([*many, *[picture(0, 0.5)] * 4]).threshold > 0.5, "four of thirteen are no accident"
+    assert best_for_images([*many, *[picture(0, 0.5)] * 4]).threshold > 0.5, (
+        "four of thirteen are no accident"
+    )
