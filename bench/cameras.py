@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,22 +93,35 @@ def narrower(part: float) -> Callable[[Pixels], Pixels]:
     return take
 
 
-NARROW = 0.7
-STATED = "narrow-stated"
-"""The narrow field once more, by a camera that states it (PS3.3 C.8.17.4), as DICOM lets it."""
-CAMERAS: dict[str, tuple[Callable[[Pixels], Pixels], ...]] = {
-    "as it is": (),
-    "half": (coarser(1 / 2),),
-    "third": (coarser(1 / 3),),
-    "half-jpeg": (coarser(1 / 2), jpeg(60)),
-    "darker": (with_gamma(1.5),),
-    "brighter": (with_gamma(0.67),),
-    "bluer": (with_gains(0.85, 1.0, 1.6),),
-    "redder": (with_gains(1.15, 0.85, 0.5),),
-    "soft": (soft(2.5),),
-    "noisy": (noisy(12),),
-    "narrow": (narrower(NARROW),),
-    STATED: (narrower(NARROW),),
+@dataclass(frozen=True)
+class Camera:
+    """What another camera would have made of a picture: `steps` in turn."""
+
+    steps: tuple[Callable[[Pixels], Pixels], ...] = ()
+    part: float = 1.0
+    """Of the field's diameter that it sees; lesions outside do not count."""
+    states_field: bool = False
+    """Its file says how wide the field is (Horizontal Field of View, PS3.3 C.8.17.4), as DICOM lets it."""
+
+
+def narrow(part: float, *, states_field: bool = False) -> Camera:
+    """Sees `part` of the field's diameter."""
+    return Camera((narrower(part),), part, states_field)
+
+
+CAMERAS = {
+    "as it is": Camera(),
+    "half": Camera((coarser(1 / 2),)),
+    "third": Camera((coarser(1 / 3),)),
+    "half-jpeg": Camera((coarser(1 / 2), jpeg(60))),
+    "darker": Camera((with_gamma(1.5),)),
+    "brighter": Camera((with_gamma(0.67),)),
+    "bluer": Camera((with_gains(0.85, 1.0, 1.6),)),
+    "redder": Camera((with_gains(1.15, 0.85, 0.5),)),
+    "soft": Camera((soft(2.5),)),
+    "noisy": Camera((noisy(12),)),
+    "narrow": narrow(0.7),
+    "narrow-stated": narrow(0.7, states_field=True),
 }
 
 
@@ -135,28 +148,28 @@ def main() -> None:
 def seen_by(camera: str, held_out: HeldOut, backend: Backend) -> list[ClassScores]:
     """Scores of each class on all the pictures."""
     scores = [ClassScores(class_id) for class_id in held_out.bundle.class_ids]
-    for said, mask, truth in answers(camera, held_out, held_out.bundle, backend):
+    for said, mask, truth in answers(CAMERAS[camera], held_out, held_out.bundle, backend):
         for c, score in enumerate(scores):
             score.add(mask[c], truth[c], said[c])
     return scores
 
 
 def answers(
-    camera: str, held_out: HeldOut, bundle: Bundle, backend: Backend
+    camera: Camera, held_out: HeldOut, bundle: Bundle, backend: Backend
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]]:
     """Per picture probabilities, mask and truth (classes, 1, J, I), all on the original's grid."""
     source = open_source(held_out.data, bundle.input)
     for name in held_out.names:
         original = source.image(name)
         pixels = np.ascontiguousarray(np.moveaxis(original.array[:, 0], 0, -1))
-        for step in CAMERAS[camera]:
+        for step in camera.steps:
             pixels = step(pixels)
         truth = source.truth(name, len(bundle.classes))
-        if camera in ("narrow", STATED):
+        if camera.part < 1:
             truth &= pixels.any(axis=-1)
         image = photograph(pixels, name, bundle.input.modality[0])
-        if camera == STATED and bundle.input.field_degrees:
-            image = replace(image, field_degrees=NARROW * bundle.input.field_degrees)
+        if camera.states_field and bundle.input.field_degrees:
+            image = replace(image, field_degrees=camera.part * bundle.input.field_degrees)
         with tempfile.TemporaryDirectory(prefix="medpipe-cameras-") as scratch:
             said = predict(image, bundle, backend, Path(scratch), keep_probability=True)
             assert said.probability is not None

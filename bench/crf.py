@@ -1,8 +1,8 @@
 """What the CRF does to a bundle's masks: none, the guarded one, the unguarded seed setting, on pictures with truth.
 
-    python bench/crf.py                                                  # four drawn photographs, 1072 x 712
-    python bench/crf.py --data IDRID --folds experiments/folds/idrid.toml --fold 0
-    python bench/crf.py --data IDRID --folds ... --pictures 2 --seed     # the seed setting takes minutes a picture
+    python bench/crf.py                                     # four drawn photographs, 1072 x 712
+    python bench/crf.py --data IDRID [--fold 0]             # what the bundle has not seen
+    python bench/crf.py --data IDRID --pictures 2 --seed    # the seed setting takes minutes a picture
 
 Every class uses the CRF, whatever the bundle says. "gain" is the paired gain in Dice per picture over none, with its
 95 % t interval; "by the rule" whether the class may use the CRF (medpipe.training.crf_choice).
@@ -10,20 +10,19 @@ Every class uses the CRF, whatever the bundle says. "gain" is the paired gain in
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from held_out import asked_for, bundle_of, parser_for
 from PIL import Image as Picture
 
-from medpipe.bundle import Bundle, find_bundle, load_bundle
+from medpipe.bundle import Bundle
 from medpipe.inference import Backend, load_backend, with_crf
 from medpipe.samples.fundus import draw_fundus
 from medpipe.training.crf_choice import CrfGain
 from medpipe.training.evaluation import ClassScores, predictions
-from medpipe.training.experiment import read_folds
 
 TITLES = {"off": "none", "guarded": "guarded", "seed": "seed setting"}
 
@@ -69,31 +68,21 @@ def draw_pictures(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bundle", default="fundus-lesions", help="id of a shipped bundle, or a folder")
-    parser.add_argument("--data", type=Path, help="images/ and masks/; else drawn photographs")
-    parser.add_argument("--folds", type=Path)
-    parser.add_argument("--fold", type=int, default=0)
-    parser.add_argument("--pictures", type=int, help="only so many of the fold")
+    parser = parser_for(__doc__, "fundus-lesions")
     parser.add_argument("--seed", action="store_true", help="the seed setting too, also on real pictures")
-    arguments = parser.parse_args()
-    folder = Path(arguments.bundle)
-    bundle = load_bundle(folder) if folder.is_dir() else find_bundle(arguments.bundle)
+    options = parser.parse_args()
+    modes = ("off", "guarded", "seed") if options.seed or options.data is None else ("off", "guarded")
+    bundle = bundle_of(options)
     backend = load_backend(bundle, device="cpu")
     with tempfile.TemporaryDirectory() as drawn:
-        data = arguments.data or Path(drawn)
-        if arguments.data is None:
-            names: Sequence[str] = draw_pictures(data)
+        if options.data is None:
+            data, names = Path(drawn), draw_pictures(Path(drawn))[: options.pictures]
+            print(f"{bundle.id} {bundle.version} on {len(names)} drawn pictures\n")
         else:
-            names = read_folds(arguments.folds)[arguments.fold]
-        names = names[: arguments.pictures]
-        modes = ("off", "guarded", "seed") if arguments.seed or arguments.data is None else ("off", "guarded")
+            held_out = asked_for(options)
+            data, names = held_out.data, list(held_out.names)
+            print(f"{held_out}\n")
         measured = {mode: scores_of(bundle, backend, data, names, mode) for mode in modes}
-    print(
-        f"{bundle.id} {bundle.version} on {len(names)} {'drawn ' if arguments.data is None else ''}pictures\n"
-    )
     print("| class | CRF | Dice, pooled | Dice, mean | lesions found | false | gain | by the rule |")
     print("| --- | --- | ---: | ---: | ---: | ---: | --- | --- |")
     for number, spec in enumerate(bundle.classes):

@@ -46,13 +46,18 @@ def parser_for(doc: str, bundle: str) -> argparse.ArgumentParser:
 
 def asked_for(options: argparse.Namespace) -> HeldOut:
     """The bundle, and pictures of the experiment that it names. Ends the bench where the data are not there."""
-    folder = Path(options.bundle)
-    bundle = load_bundle(folder) if folder.is_dir() else find_bundle(options.bundle, ())
+    bundle = bundle_of(options)
     data, names, fold = unseen(bundle, options.data, options.fold)
     if not data.is_dir():
         print(f"skipped, no data ({data.name})")
         raise SystemExit(0)
     return HeldOut(bundle, data, names[: options.pictures], fold)
+
+
+def bundle_of(options: argparse.Namespace) -> Bundle:
+    """The bundle of --bundle."""
+    folder = Path(options.bundle)
+    return load_bundle(folder) if folder.is_dir() else find_bundle(options.bundle, ())
 
 
 def unseen(bundle: Bundle, data: Path | None, fold: int | None) -> tuple[Path, Sequence[str], int | None]:
