@@ -26,6 +26,8 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (f"lesions found at <= {FALSE_ALLOWED:g} false per picture", ("froc", _AT, "recall")),
 )
 
+_BY_SIZE = "Lesions found by their size, as the bundle marks them; the lesions of all runs counted together:"
+
 
 def read_report(folder: Path) -> dict[str, Any]:
     """report.json of a run's folder, or of a report's own. Raises ConfigError where there is none."""
@@ -39,7 +41,8 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def over_folds(folders: Sequence[Path]) -> str:
-    """A Markdown table: a row per class and run, each class' and all classes' mean with standard deviation (n - 1).
+    """Two Markdown tables: a row per class and run, each class' and all classes' mean with standard deviation (n - 1);
+    and lesions found by their size, all runs together.
 
     Raises ConfigError where the reports are not of the same classes, or not on the same kind of grid.
     """
@@ -63,8 +66,28 @@ def over_folds(folders: Sequence[Path]) -> str:
     if len(of_classes) > 1:
         means = [[_mean(cell) for cell in zip(*run, strict=True)] for run in zip(*of_classes, strict=True)]
         lines.append(["**mean of classes**", "**mean ± sd**", *map(_summary, zip(*means, strict=True))])
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{_heading(reports)}\n\n{table}"
+    return "\n\n".join([_heading(reports), _table(lines), _BY_SIZE, _table(_found_by_size(reports))])
+
+
+def _found_by_size(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Head and a row per class: lesions found of lesions, in all the runs, by size and of any size."""
+    bins = [one["pixels"] for one in next(iter(reports[0]["classes"].values()))["lesions"]["by_size"]]
+    lines = [["class", *(f"{name} pixels" for name in bins), "all"], ["---"] * (len(bins) + 2)]
+    for class_id in reports[0]["classes"]:
+        counted = [report["classes"][class_id]["lesions"]["by_size"] for report in reports]
+        pairs = [
+            tuple(sum(one[key] for one in size) for key in ("found", "of"))
+            for size in zip(*counted, strict=True)
+        ]
+        pairs.append(tuple(map(sum, zip(*pairs, strict=True))))
+        lines.append(
+            [class_id, *(f"{found} of {of} ({found / of:.2f})" if of else "-" for found, of in pairs)]
+        )
+    return lines
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _heading(reports: Sequence[dict[str, Any]]) -> str:
