@@ -15,6 +15,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,7 +118,8 @@ def _act(name: str, what: str) -> None:
 
 def _stand_still(name: str) -> None:
     print(f"stalled at {name}", file=sys.stderr, flush=True)  # noqa: T201
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # to this thread: sent to the process, it waits for the main thread, and this one goes on meanwhile
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def _die() -> None:
