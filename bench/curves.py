@@ -47,7 +47,8 @@ def main() -> None:
     scores.set(
         title="mean AUPR, held out (round) and for thresholds", xlabel="part of the steps", ylim=(0, 1)
     )
-    losses.legend(frameon=False, fontsize=8)
+    # the colours are the same in both, and here nothing lies under it
+    scores.legend(*losses.get_legend_handles_labels(), loc="lower left", frameon=False, fontsize=9)
     figure.savefig(options.out, dpi=100)
 
 
