@@ -139,6 +139,13 @@ def test_over_folds_is_mean_and_spread(tmp_path: Path) -> None:
     ], "lesions of both folds, by size"
 
 
+def test_lesions_are_counted_by_size_over_the_runs(tmp_path: Path) -> None:
+    """One row of eight is less than a fifth: not found."""
+    one = told(tmp_path / "a", measured([picture("one", 8), picture("poor", 1)], fold=0))
+    two = told(tmp_path / "b", measured([picture("two", 8)], fold=1))
+    assert "| A | - | 2 of 3 (0.67) | - | - | - | 2 of 3 (0.67) |" in over_folds([one, two])
+
+
 def test_the_command_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = told(tmp_path / "a", measured([picture("one", 8)]))
     assert run_command(["cross-validate", str(one)]) == 0
