@@ -27,10 +27,14 @@ def prune(network: nn.Module, image: Tensor, *, ratio: float, everywhere: bool =
     `ratio` of the channels goes from every layer; with `everywhere` they are ranked over the whole network, and a layer
     keeps at least a tenth. What gives the network's output, or filters the image's own channels, stays as wide as it
     is. `image` (1, channels, *spatial) is what the network is traced with. Raises ValueError for an impossible ratio,
-    ModuleNotFoundError without Torch-Pruning.
+    TypeError for a transformer, ModuleNotFoundError without Torch-Pruning.
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio {ratio:g} is not between 0 and 1")
+    if any(isinstance(layer, nn.LayerNorm) for layer in network.modules()):
+        raise TypeError(
+            "only networks of convolutions can be pruned"
+        )  # heads and windows tie channels together
     import torch_pruning
 
     before = _widths(network)

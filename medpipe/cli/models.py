@@ -154,8 +154,11 @@ def train(
             unlabelled=unlabelled,
             fold=fold,
             report=export is None,
+            to_export=export is not None,
             tell=tell,
         )
+    if not report.first:
+        return
     typer.echo(report.summary())
     if export is not None:
         export_bundle(report.run, export, data=data, report_into=report.run / REPORT)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medpipe.errors import MedpipeError
 from medpipe.training.cross_validation import over_folds
 from medpipe.training.export import export_bundle
 from medpipe.training.report import REPORT
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Reads the command line and exports; an expected error is one line and its exit code."""
     parser = argparse.ArgumentParser(prog="python -m medpipe.training", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder, runs/<name>")
     parser.add_argument("bundle", type=Path, help="the bundle folder to write")
@@ -33,11 +36,18 @@ if __name__ == "__main__":
         help="another run whose network is averaged with it; may be given several times",
     )
     arguments = parser.parse_args()
-    export_bundle(
-        arguments.run,
-        arguments.bundle,
-        data=arguments.data,
-        members=arguments.member,
-        report_into=arguments.run / REPORT if arguments.data else None,
-        cross_validated=over_folds(arguments.cross_validated) if arguments.cross_validated else "",
-    )
+    try:
+        export_bundle(
+            arguments.run,
+            arguments.bundle,
+            data=arguments.data,
+            members=arguments.member,
+            report_into=arguments.run / REPORT if arguments.data else None,
+            cross_validated=over_folds(arguments.cross_validated) if arguments.cross_validated else "",
+        )
+    except MedpipeError as error:
+        parser.exit(error.exit_code, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

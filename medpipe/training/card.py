@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medpipe.bundle import Bundle
@@ -12,6 +12,14 @@ from medpipe.training.experiment import Experiment, split
 from medpipe.training.report import READING
 
 CARD = "CARD.md"
+TEXTS = {
+    "use": "Intended use",
+    "data": "Data",
+    "training": "Training",
+    "failures": "Where it fails",
+    "limits": "Limits",
+}
+"""What `[bundle.card]` may tell, and the heading that it stands under."""
 
 
 def write_card(
@@ -36,9 +44,7 @@ def write_card(
         parts.append(
             f"An ensemble: the mean of {bundle.network.members} networks. Its figures are not a single network's."
         )
-    for key, heading in (("use", "Intended use"), ("data", "Data"), ("training", "Training")):
-        if key in texts:
-            parts.append(f"## {heading}\n\n{texts[key].strip()}")
+    parts += _told(texts, "use", "data", "training")
     parts.append(f"## Pictures\n\n{_pictures(experiment)}")
     measured = report.table() if report else "Nothing was measured on this export."
     parts.append(f"## Measured\n\n{measured}")
@@ -49,12 +55,14 @@ def write_card(
         text = "Runs of the same experiment that held out one fold each; this bundle's weights are of one run alone."
         parts.append(f"## Over folds\n\n{text}\n\n{cross_validated}")
     parts.append(f"## Thresholds\n\n{thresholds_table(bundle, gains)}")
-    for key, heading in (("failures", "Where it fails"), ("limits", "Limits")):
-        if key in texts:
-            parts.append(f"## {heading}\n\n{texts[key].strip()}")
+    parts += _told(texts, "failures", "limits")
     path = folder / CARD
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
+
+
+def _told(texts: Mapping[str, str], *keys: str) -> list[str]:
+    return [f"## {TEXTS[key]}\n\n{texts[key].strip()}" for key in keys if key in texts]
 
 
 def _pictures(experiment: Experiment) -> str:

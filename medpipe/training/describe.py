@@ -10,20 +10,22 @@ import tomli_w
 
 from medpipe.bundle import parse_description
 from medpipe.errors import BundleError, ConfigError
+from medpipe.training.card import TEXTS
 from medpipe.training.crf_choice import CrfGain, with_rule
 from medpipe.training.decision import Choice
 from medpipe.training.experiment import Experiment, load_experiment
 
 _TAKEN_OVER = ("window", "crf", "precision", "summary", "provenance")
+_KEYS = {*_TAKEN_OVER, "version", "title", "named_only", "classes", "card"}
 
 
 def check_describable(experiment: Path) -> None:
     """Checks before hours of training that a bundle can be written after them. Raises ConfigError naming the key."""
     loaded = load_experiment(experiment)
-    strange = sorted(set(loaded.bundle) - {*_TAKEN_OVER, "version", "title", "named_only", "classes", "card"})
-    if strange:
-        raise ConfigError(f"{experiment}: [bundle] has no {', '.join(strange)}")
-    content = describe(loaded, {class_id: Choice() for class_id in loaded.data.classes})
+    try:
+        content = describe(loaded, {class_id: Choice() for class_id in loaded.data.classes})
+    except ConfigError as error:
+        raise ConfigError(f"{experiment}: {error}") from error
     try:
         parse_description(tomli_w.dumps(content).encode(), experiment)
     except BundleError as error:
@@ -37,8 +39,15 @@ def describe(
     *,
     members: int = 1,
 ) -> dict[str, Any]:
-    """The content of bundle.toml. Raises ConfigError where the classes of the bundle are not those of the data."""
+    """The content of bundle.toml.
+
+    Raises ConfigError where `[bundle]` says what nobody reads, or other classes than the data have.
+    """
     given, data = experiment.bundle, experiment.data
+    strange = sorted(set(given) - _KEYS)
+    strange += [f"card.{key}" for key in sorted(set(given.get("card", {})) - set(TEXTS))]
+    if strange:
+        raise ConfigError(f"[bundle] has no {', '.join(strange)}")
     classes = {row["id"]: row for row in given.get("classes", ())}
     if list(classes) != list(data.classes):
         raise ConfigError(f"bundle.classes: {', '.join(classes) or 'none'}, but data.classes: {data.classes}")

@@ -15,6 +15,7 @@ from medpipe.bundle import DESCRIPTION, Bundle, load_bundle, weight_names
 from medpipe.bundle import Network as BundleNetwork
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend
+from medpipe.training.beforehand import check_pictures
 from medpipe.training.card import write_card
 from medpipe.training.crf_choice import CrfGain, measure_crf
 from medpipe.training.decision import Choice, choose
@@ -47,6 +48,8 @@ def export_bundle(
     experiment = load_run(run)
     if experiment.task != "segment":
         raise ConfigError(f"{run}: restores patches; begin another run with its weights, and export that one")
+    if data is not None:
+        check_pictures(experiment, to_export=True)
     bundle.mkdir(parents=True, exist_ok=True)
     check_members(experiment, members)
     write = partial(_write_description, bundle, experiment, members=1 + len(members))

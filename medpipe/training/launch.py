@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medpipe.errors import ConfigError
+from medpipe.training.beforehand import check_goes_on, check_pictures
 from medpipe.training.experiment import Experiment, load_experiment
 from medpipe.training.export import averaged_weights
 from medpipe.training.journal import Tell
@@ -32,14 +33,16 @@ def train(
     unlabelled: Path | None = None,
     fold: int | None = None,
     report: bool = False,
+    to_export: bool = False,
     tell: Tell | None = None,
 ) -> TrainingReport:
     """Trains as the TOML file says and writes `<out>/<name>/`; a run that was stopped goes on where it was.
 
     `data` is a folder that medpipe.training.sources knows. `max_minutes` replaces the experiment's budget of minutes;
     it counts over resumes. `unlabelled` replaces the folder of its images without truth. `fold` holds out another fold
-    than the file says, as run `<name>-fold<K>`; `report` writes the report of the held-out pictures in the end; `tell`
-    hears of every step. Raises ConfigError for what cannot be trained.
+    than the file says, as run `<name>-fold<K>`; `report` writes the report of the held-out pictures in the end;
+    `to_export` asks for what a bundle will need; `tell` hears of every step. Raises ConfigError for what cannot be
+    trained, and where the run's folder holds what another experiment learned.
     """
     if data is None:
         raise ConfigError(
@@ -55,11 +58,13 @@ def train(
     run = out / spec.name
     if not resume and (run / CHECKPOINT).exists():
         raise ConfigError(f"{run}: holds a run already; resume it, or move it away to start anew")
+    check_pictures(spec, to_export=to_export)
     run.mkdir(parents=True, exist_ok=True)
     chosen = own_device(pick_device(device))
     with joined(chosen) as ranks, contextlib.ExitStack() as held:
         if ranks.first:
             held.enter_context(_alone(run))
+            check_goes_on(spec, run)
             copy_into(run, experiment, spec)
             TASKS[spec.task].prepare(spec, data, run)  # the first one fills the cache, the others find it
         ranks.wait()

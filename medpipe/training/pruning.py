@@ -64,13 +64,14 @@ def prune_experiment(
         raise UsageError("pruning needs Torch-Pruning: pip install 'medpipe[prune]'") from error
     except ValueError as error:
         raise ConfigError(f"--ratio: {error}") from error
+    except TypeError as error:
+        raise ConfigError(f"{experiment}: {spec.network.name}: {error}") from error
     out.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, out / PRUNED)
     shutil.copyfile(spec.data.folds, out / FOLDS)
     content = _continued(tomllib.loads(experiment.read_text(encoding="utf-8")), experiment.parent, out)
     content["network"]["hyper"]["pruned"] = rows
     (out / EXPERIMENT).write_text(tomli_w.dumps(content), encoding="utf-8")
-    load_experiment(out / EXPERIMENT)
     return PruningReport(out / EXPERIMENT, before, cost(network, patch))
 
 
@@ -94,7 +95,8 @@ def _continued(content: dict[str, Any], folder: Path, out: Path) -> dict[str, An
     content["name"] = f"{content['name']}-pruned"
     content["data"]["folds"] = FOLDS
     network = content["network"]
-    network.pop("take", None)
+    for key in ("take", "encoder_weights"):
+        network.pop(key, None)
     network["weights"] = PRUNED
     network.setdefault("hyper", {})
     for section, key in (("distil", "teacher"), ("unlabelled", "folder")):

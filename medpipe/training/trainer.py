@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medpipe.errors import ConfigError
 from medpipe.training.ahead import Key, cut_ahead
+from medpipe.training.beforehand import check_fits, multiple_of
 from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisation, unit_values
 from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
@@ -50,6 +51,8 @@ class TrainingReport:
     waited: float = 0.0
     measure: str = "AUPR at working size"
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    first: bool = True
+    """False in the other processes of a run by torchrun, which neither measure nor export."""
 
     def summary(self) -> str:
         """A few lines for a person."""
@@ -127,6 +130,13 @@ class Trainer:
             else None
         )
         self.state: TrainingState = new_state(spec, device)
+        sizes = (
+            spec.patches,
+            *(spec.patches.model_copy(update={"size": s.size}) for s in spec.patches.stages),
+        )
+        shapes = [patches.shape(flat=self._flat)[-spec.input.spatial_dims :] for patches in sizes]
+        check_fits(self.state.average, shapes, spec.input.channels)
+        self._multiple = multiple_of(self.state.average, spec.input.spatial_dims, spec.input.channels)
         self.state.load(run)
         self.network = self.ranks.spread(self.state.network, device)
         self.journal = Journal(run, silent=not self.ranks.first)
@@ -198,6 +208,7 @@ class Trainer:
             waited=waited / spent,
             measure=self.measure,
             scores=scores,
+            first=self.ranks.first,
         )
 
     def step(self, batches: Sequence[Batch] | Batch, done: float) -> float:
@@ -212,7 +223,7 @@ class Trainer:
         for number, batch in enumerate(taken):
             # gradients travel between processes once a step, with the last batch
             last = number == len(taken) - 1
-            with contextlib.nullcontext() if last else unsynchronised(self.network):
+            with contextlib.nullcontext() if last else unsynchronised(self.network), self._chance(number):
                 loss = self._loss(batch, done) / len(taken)
                 torch.autograd.backward(state.scaler.scale(loss))
             value += float(loss.detach())
@@ -225,6 +236,14 @@ class Trainer:
         if not math.isfinite(value):
             raise ConfigError(f"step {state.steps}: the loss is {value}; lower optimiser.rate")
         return value
+
+    @contextlib.contextmanager
+    def _chance(self, number: int) -> Iterator[None]:
+        """What a network leaves to chance (dropped branches) hangs on the seed and the step, not on what ran before."""
+        seed = np.random.SeedSequence((self.spec.seed, self.state.steps, number, self.ranks.rank))
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+            yield
 
     def _loss(self, batch: Batch, done: float) -> Tensor:
         image, valid = self._laid_out(batch.image), batch.valid.to(self.device, non_blocking=True)
@@ -263,6 +282,7 @@ class Trainer:
         if self.spec.budget.patience is not None:
             known = [value for value in scores["thresholds"].values() if value is not None]
             self.state.judge(_mean(known), self.folder)
+            self.state.save(self.folder)  # BEST and what is known of it go together
         return scores
 
     def _measured(self, cases: Sequence[TrainingCase]) -> tuple[dict[str, float | None], dict[str, Any]]:
@@ -290,7 +310,7 @@ class Trainer:
             mean, std = normalisation(self.spec.input)
             image = (image - torch.from_numpy(mean)) / torch.from_numpy(std)
         fed = image.transpose(0, 1) if self._flat else image[None]
-        short = [-n % 32 for n in fed.shape[2:]]
+        short = [-n % self._multiple for n in fed.shape[2:]]
         padded = functional.pad(fed, [n for size in reversed(short) for n in (0, size)])
         with torch.inference_mode(), self._autocast():
             logits = self.state.average(self._laid_out(padded))

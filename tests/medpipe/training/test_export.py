@@ -133,6 +133,7 @@ def test_a_network_that_every_fold_trained_is_measured_on_its_threshold_pictures
         (lambda b: b["classes"][1].update(scales=[1, 1]), "tiny.toml: classes.1.scales: names a size twice"),
         (lambda b: b["window"].update(overlap=1.5), "tiny.toml: window.overlap: "),
         (lambda b: b.update(windows={}), r"tiny.toml: \[bundle\] has no windows"),
+        (lambda b: b["card"].update(failurs="x"), r"tiny.toml: \[bundle\] has no card.failurs"),
         (lambda b: b["classes"].pop(), "bundle.classes: MA, HE, EX, but data.classes: "),
     ],
 )

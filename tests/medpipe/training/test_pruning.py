@@ -98,3 +98,22 @@ def test_the_command_says_what_is_wrong(experiment: Path, weights: Path, tmp_pat
     done = CliRunner().invoke(app, [*given, "--from", str(weights), "--ratio", "0.5"])
     assert done.exit_code == 0
     assert "pruned: " in done.stdout
+
+
+def test_of_a_network_that_began_with_a_published_encoder(weights: Path, tmp_path: Path) -> None:
+    """The weights that are left hold an encoder already: the published one is not asked for again."""
+    text = write_experiment(tmp_path).read_text()
+    (tmp_path / "tiny.toml").write_text(
+        text.replace('name = "attention-unet"', 'name = "attention-unet"\nencoder_weights = "encoder.pth"')
+    )
+    report = prune_experiment(tmp_path / "tiny.toml", weights, tmp_path / "pruned", ratio=0.3)
+    assert load_experiment(report.experiment).network.encoder_weights is None
+
+
+def test_a_transformer_is_not_pruned(tmp_path: Path) -> None:
+    hyper = {"width": 32, "depths": [1, 1, 1, 1], "window": 4}
+    experiment = write_experiment(tmp_path, network={"name": "swin-unet", "hyper": hyper})
+    network = build_network(load_experiment(experiment))
+    torch.save({"average": network.state_dict()}, tmp_path / "swin.pt")
+    with pytest.raises(ConfigError, match="swin-unet: only networks of convolutions"):
+        prune_experiment(experiment, tmp_path / "swin.pt", tmp_path / "pruned", ratio=0.3)

@@ -149,7 +149,7 @@ def test_two_processes_do_not_train_into_one_run(experiment: Path, drawn_data: P
 
 def test_a_checkpoint_of_another_network_is_refused(run: Path, experiment: Path, drawn_data: Path) -> None:
     experiment.write_text(experiment.read_text().replace("aspp = 16", "aspp = 24"))
-    with pytest.raises(ConfigError, match="not of this network"):
+    with pytest.raises(ConfigError, match=r"holds a run with another network\.hyper"):
         train(experiment, data=drawn_data, out=run.parent, device="cpu")
 
 

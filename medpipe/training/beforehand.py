@@ -1,0 +1,85 @@
+"""What is refused before hours of training: a split without pictures, another run's folder, an impossible patch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medpipe.errors import ConfigError
+from medpipe.training.experiment import EXPERIMENT, Experiment, load_run, split
+from medpipe.training.state import CHECKPOINT
+
+_ELSEWHERE = "give the experiment another name, or the run another folder (--out)"
+_MULTIPLES = (32, 64, 128)
+
+
+def check_pictures(spec: Experiment, *, to_export: bool = False) -> None:
+    """Raises ConfigError where no picture is left to train, or none for thresholds where something hangs on them."""
+    parts = split(spec.data)
+    if not parts.training:
+        raise ConfigError(
+            f"{spec.data.folds}: no picture is left to train: {len(parts.held_out)} are held out, "
+            f"{len(parts.thresholds)} choose thresholds"
+        )
+    needed_by = "--export" if to_export else "budget.patience" if spec.budget.patience is not None else None
+    if needed_by and not parts.thresholds:
+        raise ConfigError(
+            f"{needed_by} needs threshold pictures: name some in data.thresholds, or a part in data.thresholds_share"
+        )
+
+
+def check_goes_on(spec: Experiment, run: Path) -> None:
+    """Raises ConfigError where the run's checkpoint is of another network, or learned from what is kept out now.
+
+    Every picture that it learned from must still be one to train on, or what it knows would be measured as unseen.
+    """
+    if not (run / CHECKPOINT).is_file() or not (run / EXPERIMENT).is_file():
+        return
+    before = load_run(run)
+    for what, was, now in (
+        ("task", before.task, spec.task),
+        ("network.name", before.network.name, spec.network.name),
+        ("network.hyper", before.network.hyper, spec.network.hyper),
+        ("data.classes", before.data.classes, spec.data.classes),
+        ("[input]", before.input, spec.input),
+    ):
+        if was != now:
+            raise ConfigError(f"{run}: holds a run with another {what}; {_ELSEWHERE}")
+    known = sorted(set(split(before.data).training) - set(split(spec.data).training))
+    if known:
+        shown = ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
+        raise ConfigError(
+            f"{run}: holds a run that learned from {shown}, kept out of training now; {_ELSEWHERE}"
+        )
+
+
+def check_fits(network: nn.Module, shapes: Sequence[tuple[int, ...]], channels: int) -> None:
+    """Raises ConfigError for a patch (its sizes) that the network cannot take, or answers at another size."""
+    for shape in shapes:
+        given = _answer(network, shape, channels)
+        if given != shape:
+            said = f"answers {' x '.join(map(str, given))}" if given else "cannot take it"
+            sizes = " x ".join(map(str, shape))
+            raise ConfigError(f"patches.size: {sizes}: the network {said}; use multiples of its strides")
+
+
+def multiple_of(network: nn.Module, axes: int, channels: int) -> int:
+    """What the sides of a whole picture are filled up to: the least of 32, 64 and 128 that the network can take."""
+    for size in _MULTIPLES:
+        if _answer(network, (size,) * axes, channels) == (size,) * axes:
+            return size
+    raise ConfigError(f"network: it takes no picture whose sides are multiples of {_MULTIPLES[-1]}")
+
+
+def _answer(network: nn.Module, shape: tuple[int, ...], channels: int) -> tuple[int, ...] | None:
+    """Size of the logits for a picture of zeros; None where the network fails on it."""
+    device = next(network.parameters()).device
+    try:
+        with torch.inference_mode():
+            logits = network(torch.zeros(1, channels, *shape, device=device))
+    except (RuntimeError, ValueError):
+        return None
+    return tuple(logits.shape[2:])
