@@ -9,7 +9,9 @@ from pydantic import Field, field_validator, model_validator
 from medpipe.bundle.input_spec import InputSpec, Section
 
 Scalar = bool | int | float | str
-HyperValue = Scalar | list[Scalar | list[Scalar]]
+HyperRow = dict[str, Scalar | list[Scalar]]
+HyperValue = Scalar | list[Scalar | list[Scalar] | HyperRow]
+"""A plain value of a network's: a number or name, sizes per stage, or a layer's name with its settings."""
 NETWORK_FILES = {"torchscript": "model.ts", "onnx": "model.onnx"}
 """File of a network that is not built here but comes whole; every other one has model.safetensors."""
 Code = Annotated[tuple[str, str, str], Field(description="code value, coding scheme, meaning")]
@@ -95,7 +97,7 @@ AXES: tuple[Axis, ...] = ("K", "J", "I")
 class WindowSpec(Section):
     """The sliding window at working size: patch in pixels along the network's axes, overlap as a fraction of it."""
 
-    patch: tuple[Annotated[int, Field(ge=16, le=4096)], ...]
+    patch: tuple[Annotated[int, Field(ge=4, le=4096)], ...]
     overlap: float = Field(default=0.25, ge=0, lt=1)
     tta: bool = False
     """Always average over mirrored views, also where the site does not ask for it; gives each lesion an uncertainty."""

@@ -60,7 +60,9 @@ def import_bundle_command(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The bundle folder to write.")],
-    bundle_id: Annotated[str | None, typer.Option("--id", help="The bundle's id.")] = None,
+    bundle_id: Annotated[
+        str | None, typer.Option("--id", help="The bundle's id: the name of DIR, and so unless said.")
+    ] = None,
     modality: Annotated[
         str | None, typer.Option("--modality", help="DICOM modality, where the metadata do not say it.")
     ] = None,
@@ -78,6 +80,14 @@ def import_bundle_command(
         ),
     ] = None,
     fold: Annotated[str, typer.Option("--fold", help="Fold of an nnU-Net result: a number or all.")] = "0",
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without",
+            metavar="TRANSFORM",
+            help="Leave out a MONAI bundle's KeepLargestConnectedComponentd, RemoveSmallObjectsd or FillHolesd.",
+        ),
+    ] = None,
 ) -> None:
     """Wrap other people's models as a bundle.
 
@@ -85,7 +95,7 @@ def import_bundle_command(
     """
     from medpipe.imports import Choices, import_bundle
 
-    choices = Choices(bundle_id, modality, orientation, licence, description, fold)
+    choices = Choices(bundle_id, modality, orientation, licence, description, fold, tuple(without or ()))
     bundle = import_bundle(source, out, choices)
     typer.echo(f"{out}: {bundle.id} {bundle.version}, classes {', '.join(bundle.class_ids)}")
 

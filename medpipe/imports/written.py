@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 import torch
 from safetensors.torch import save_file
@@ -18,7 +17,7 @@ from medpipe.bundle.description import NETWORK_FILES
 from medpipe.bundle.folder import DESCRIPTION, WEIGHTS
 from medpipe.errors import BundleError, ConfigError
 from medpipe.identity import file_sha256
-from medpipe.inference import load_backend
+from medpipe.imports.tried import try_network
 
 _COLOURS = (
     (60.0, 65.0, 50.0),
@@ -33,23 +32,40 @@ _COLOURS = (
 _CATEGORY = ["123037004", "SCT", "Anatomical Structure"]
 
 
-def class_rows(names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row per class: private codes (99LOCAL) that the site replaces by real ones where it knows them."""
+MOST_CLASSES = 8
+"""A mask of a picture is one byte per pixel, with a bit per class (docs/outputs.md)."""
+
+
+def class_rows(names: Sequence[str], threshold: float = 0.5) -> list[dict[str, Any]]:
+    """A row per class: private codes (99LOCAL) that the site replaces by real ones where it knows them.
+
+    Raises BundleError for more classes than a mask holds.
+    """
+    if len(names) > MOST_CLASSES:
+        raise BundleError(
+            f"the network finds {len(names)} classes; medpipe takes up to {MOST_CLASSES}, a bit of a mask's byte each"
+        )
     rows: list[dict[str, Any]] = []
+    taken: set[str] = set()
     for number, name in enumerate(names):
         plain = (
             "".join(c if c.isalnum() and c.isascii() else "-" for c in name).strip("-")
             or f"class-{number + 1}"
         )
         identifier = plain if plain[0].isalpha() else f"c{plain}"
+        short = identifier[:16]
+        if short in taken:  # names that begin alike: numbered
+            short = f"{identifier[:14]}-{number + 1}"
+        taken.add(short)
+        shown = " ".join(name.split())[:64] or identifier
         rows.append(
             {
-                "id": identifier[:16],
-                "name": name[:64] or identifier,
+                "id": short,
+                "name": shown,
                 "category": _CATEGORY,
-                "type": [f"{identifier[:13].upper()}-{number + 1}", "99LOCAL", name[:64] or identifier],
+                "type": [f"{identifier[:13].upper()}-{number + 1}", "99LOCAL", shown],
                 "colour_cielab": list(_COLOURS[number % len(_COLOURS)]),
-                "threshold": 0.5,
+                "threshold": threshold,
                 "smallest": 1,
             }
         )
@@ -59,44 +75,39 @@ def class_rows(names: Sequence[str]) -> list[dict[str, Any]]:
 def write_bundle(out: Path, content: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | Path) -> Bundle:
     """Writes bundle.toml, the weights and a card into `out`, whole or not at all. Raises BundleError, ConfigError.
 
-    `weights` is a state dict, or the file of a network that comes whole. The network is run once on zeros: what does
-    not give one value per class and voxel is refused here, not in front of a patient's study.
+    `weights` is a state dict, or the file of a network that comes whole. The network is tried (medpipe.imports.tried).
     """
     if out.exists():
         raise ConfigError(f"{out}: exists already; name a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=out.parent) as temporary:
-        folder = Path(temporary) / out.name
-        folder.mkdir()
-        network = dict(content["network"])
-        kept = folder / NETWORK_FILES.get(network["name"], WEIGHTS)
-        if isinstance(weights, Path):
-            shutil.copyfile(weights, kept)
-        else:
-            save_file({name: value.contiguous().clone() for name, value in weights.items()}, kept)
-            kept.chmod(0o644)
-        network["weights_sha256"] = file_sha256(kept)
-        described = tomli_w.dumps({**content, "network": network})
-        (folder / DESCRIPTION).write_text(described, encoding="utf-8")
-        bundle = load_bundle(folder)
-        _try(bundle)
-        (folder / "CARD.md").write_text(_card(bundle), encoding="utf-8")
-        folder.rename(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=out.parent) as temporary:
+            folder = Path(temporary) / out.name
+            try:
+                _fill(folder, content, weights)
+            except BundleError as error:  # named as the user named it
+                raise BundleError(str(error).replace(str(folder.absolute()), str(out))) from error
+            folder.rename(out)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error
     return load_bundle(out)
 
 
-def _try(bundle: Bundle) -> None:
-    backend = load_backend(bundle, device="cpu", precision="f32")
-    patch = np.zeros((1, bundle.input.channels, *bundle.window.patch), np.float32)
-    try:
-        given = backend(patch).shape
-    except RuntimeError as error:
-        raise BundleError(
-            f"the network fails on a patch of {patch.shape[1:]}: {str(error).splitlines()[0]}"
-        ) from error
-    expected = (1, len(bundle.classes), *bundle.window.patch)
-    if given != expected:
-        raise BundleError(f"the network gives {given} for a patch of {patch.shape[1:]}, not {expected}")
+def _fill(folder: Path, content: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | Path) -> None:
+    folder.mkdir()
+    network = dict(content["network"])
+    kept = folder / NETWORK_FILES.get(network["name"], WEIGHTS)
+    if isinstance(weights, Path):
+        shutil.copyfile(weights, kept)
+    else:
+        save_file({name: value.contiguous().clone() for name, value in weights.items()}, kept)
+        kept.chmod(0o644)
+    network["weights_sha256"] = file_sha256(kept)
+    described = tomli_w.dumps({**content, "network": network})
+    (folder / DESCRIPTION).write_text(described, encoding="utf-8")
+    bundle = load_bundle(folder)
+    try_network(bundle)
+    (folder / "CARD.md").write_text(_card(bundle), encoding="utf-8")
 
 
 def _card(bundle: Bundle) -> str:

@@ -89,7 +89,7 @@ def prepare(image: Image, bundle: Bundle, scale: float = 1.0) -> Prepared:
     Raises Refused(NOT_FOR_BUNDLE or FOV_NOT_FOR_BUNDLE) where the image is not what the bundle is meant for.
     """
     image = without_colour(image, bundle.input)
-    check_meant_for(image, bundle)
+    check_meant_for(image, bundle.input, bundle.id)
     spec = bundle.input
     if scale != 1:
         sizes = tuple(round(n * scale) for n in spec.working_size)
@@ -127,12 +127,11 @@ def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
     return Prepared(array, inside, way)
 
 
-def check_meant_for(image: Image, bundle: Bundle) -> None:
-    """Raises Refused where modality, class, colour, dimensions or size are not what the bundle is meant for."""
-    spec = bundle.input
+def check_meant_for(image: Image, spec: InputSpec, bundle_id: str) -> None:
+    """Raises Refused where modality, class, colour, dimensions or size are not what a bundle's input is meant for."""
 
     def refuse(code: ReasonCode, what: str) -> Refused:
-        return Refused(code, f"bundle {bundle.id} {what}")
+        return Refused(code, f"bundle {bundle_id} {what}")
 
     if image.modality and image.modality not in spec.modality:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, f"is for {', '.join(spec.modality)}, not {image.modality}")

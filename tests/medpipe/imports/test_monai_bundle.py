@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers.inferer import SlidingWindowInferer
-from monai.networks.nets import UNet
+from monai.networks.nets.unet import UNet
 
+from medpipe.bundle import find_bundle
 from medpipe.errors import BundleError, ConfigError
 from medpipe.imports import Choices, import_bundle
+from medpipe.imports.monai_config import Config
+from medpipe.imports.monai_network import network_of
 from medpipe.inference import load_backend
+from medpipe.inference.backends import load_network
+from medpipe.inference.foreign import build_monai
 from medpipe.inference.preprocess import Prepared, WayBack
 from medpipe.inference.window import slide
 
@@ -72,18 +78,26 @@ INFERENCE: dict[str, Any] = {
 }
 
 
-def write(folder: Path, *, script: bool = False, **changes: Any) -> tuple[Path, torch.nn.Module]:
+def write(
+    folder: Path,
+    *,
+    script: bool = False,
+    metadata: Any = METADATA,
+    made: torch.nn.Module | None = None,
+    **changes: Any,
+) -> tuple[Path, torch.nn.Module]:
     """A bundle folder of random weights; `changes` replace keys of inference.json."""
     torch.manual_seed(0)
-    network = UNet(**NETWORK).eval()  # type: ignore[arg-type]
+    network = made or UNet(**NETWORK).eval()  # type: ignore[arg-type]
     for part in ("configs", "models"):
         (folder / part).mkdir(parents=True)
-    (folder / "configs" / "metadata.json").write_text(json.dumps(METADATA))
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     (folder / "configs" / "inference.json").write_text(json.dumps({**INFERENCE, **changes}))
     if script:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of the sizes it fixes: they are the window's
-            torch.jit.trace(network, torch.zeros(1, 1, 32, 48, 32)).save(folder / "models" / "model.ts")
+            traced = torch.jit.trace(network, torch.zeros(1, 1, 32, 48, 32))  # type: ignore[no-untyped-call]
+            traced.save(folder / "models" / "model.ts")
     else:
         torch.save(network.state_dict(), folder / "models" / "model.pt")
     return folder, network
@@ -105,7 +119,8 @@ def test_the_network_gives_what_monai_s_gives(script: bool, backend: str, tmp_pa
 
 def test_what_the_metadata_say_is_in_the_bundle(tmp_path: Path) -> None:
     bundle = import_bundle(write(tmp_path / "theirs")[0], tmp_path / "ours")
-    assert (bundle.id, bundle.version) == ("spleen-and-liver", "0.5.3")
+    assert (bundle.id, bundle.version) == ("ours", "0.5.3")
+    assert find_bundle("ours", [tmp_path]).hash == bundle.hash
     assert bundle.class_ids == ("spleen", "liver-lobe")
     assert bundle.exclusive
     assert bundle.window.patch == (32, 48, 32)
@@ -147,7 +162,13 @@ def test_around_a_small_volume_the_network_sees_what_it_would_see_in_monai(mode:
         ({"spacing": "$__import__('os').system('true')"}, "never evaluated"),
         ({"spacing": "@nowhere"}, "refers to 'nowhere'"),
         ({"spacing": "@spacing"}, "refers to itself"),
-        ({"network_def": {"_target_": "my.own.Network"}}, "network Network is not supported"),
+        ({"network_def": {"_target_": "my.own.Network"}}, "my.own.Network is not MONAI's own"),
+        ({"network_def": {"_target_": "my.own.UNet", **NETWORK}}, "my.own.UNet is not MONAI's own"),
+        ({"network_def": {"_target_": "DenseNet121"}}, "network DenseNet121 is not supported"),
+        ({"network_def": {"_target_": "UNet", **NETWORK, "norm": None}}, "network_def norm: null"),
+        ({"network_def": {"_target_": "UNet", **NETWORK, "width": 3}}, "UNet of this MONAI has no 'width'"),
+        ({"network_def": {"_target_": "UNet", **NETWORK, "act": "FOO"}}, "did you mean 'ELU'"),
+        ({"network_def": {"_target_": "UNet", **NETWORK, "spatial_dims": 7}}, "UNet: "),
         ({"network_def": {"_target_": "UNet", **NETWORK, "channels": "$range(3)"}}, "never evaluated"),
         ({"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Rotate90d"}]}}, "Rotate90d"),
         ({"preprocessing": {"_target_": "Compose", "transforms": []}}, "how values are normalised"),
@@ -187,6 +208,166 @@ def test_what_is_not_said_is_asked_for(tmp_path: Path) -> None:
     folder, _ = write(tmp_path / "theirs", preprocessing={"_target_": "Compose", "transforms": transforms})
     with pytest.raises(ConfigError, match="--orientation is needed"):
         import_bundle(folder, tmp_path / "ours")
-    assert import_bundle(folder, tmp_path / "ours", Choices(orientation="LPS")).input.orientation == "LPS"
+    bundle = import_bundle(folder, tmp_path / "ours", Choices(orientation="LPS"))
+    assert bundle.input.orientation == "SPL", (
+        "the files' (i, j, k) are MONAI's axes 0, 1, 2, and ours are k, j, i"
+    )
     with pytest.raises(ConfigError, match="exists already"):
         import_bundle(folder, tmp_path / "ours", Choices(orientation="LPS"))
+
+
+def test_the_folder_s_name_is_the_id(tmp_path: Path) -> None:
+    folder, _ = write(tmp_path / "theirs")
+    with pytest.raises(ConfigError, match=r"say --out .*/spleen$"):
+        import_bundle(folder, tmp_path / "ours", Choices(id="spleen"))
+    with pytest.raises(ConfigError, match="hyphens: my-spleen"):
+        import_bundle(folder, tmp_path / "My spleen")
+    assert import_bundle(folder, tmp_path / "ours", Choices(id="ours")).id == "ours"
+
+
+LARGEST = {"_target_": "KeepLargestConnectedComponentd", "applied_labels": [1]}
+
+
+def test_a_network_without_its_cleaning_says_so(tmp_path: Path) -> None:
+    composed = {"_target_": "Compose", "transforms": [*INFERENCE["postprocessing"]["transforms"], LARGEST]}
+    folder, _ = write(tmp_path / "theirs", postprocessing=composed)
+    with pytest.raises(BundleError, match="`--without KeepLargestConnectedComponentd`"):
+        import_bundle(folder, tmp_path / "ours")
+    bundle = import_bundle(folder, tmp_path / "ours", Choices(without=("KeepLargestConnectedComponentd",)))
+    assert "without KeepLargestConnectedComponent" in bundle.provenance.data
+
+
+def test_a_sigmoid_s_threshold_is_every_class_s(tmp_path: Path) -> None:
+    transforms = [
+        {"_target_": "Activationsd", "sigmoid": True},
+        {"_target_": "AsDiscreted", "threshold": 0.2},
+    ]
+    composed = {"_target_": "Compose", "transforms": transforms}
+    folder, _ = write(tmp_path / "theirs", postprocessing=composed)
+    with pytest.raises(BundleError, match="channel 0 is background under a sigmoid"):
+        import_bundle(folder, tmp_path / "ours")
+    regions = json.loads(json.dumps(METADATA).replace("background", "whole"))
+    folder, _ = write(tmp_path / "regions", postprocessing=composed, metadata=regions)
+    bundle = import_bundle(folder, tmp_path / "ours")
+    assert [spec.threshold for spec in bundle.classes] == [0.2, 0.2, 0.2]
+
+
+def named(*names: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = json.loads(json.dumps(METADATA))
+    channels = {str(number): name for number, name in enumerate(names)}
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = channels
+    return metadata
+
+
+def test_classes_have_ids_of_their_own_and_are_at_most_eight(tmp_path: Path) -> None:
+    alike = named("background", "lung_upper_lobe_left", "lung_upper_lobe_right")
+    bundle = import_bundle(write(tmp_path / "alike", metadata=alike)[0], tmp_path / "ours")
+    assert bundle.class_ids == ("lung-upper-lobe-", "lung-upper-lob-2")
+    many, _ = write(tmp_path / "many", metadata=named("background", *(f"organ {n}" for n in range(9))))
+    with pytest.raises(BundleError, match="9 classes; medpipe takes up to 8"):
+        import_bundle(many, tmp_path / "many-organs")
+
+
+@pytest.mark.parametrize(
+    "channel_def", [["background", "spleen", "liver"], {"background": 0, "spleen": 1, "liver": 2}]
+)
+def test_channels_are_named_either_way(channel_def: Any, tmp_path: Path) -> None:
+    metadata = named()
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = channel_def
+    folder, _ = write(tmp_path / "theirs", metadata=metadata)
+    assert import_bundle(folder, tmp_path / "ours").class_ids == ("spleen", "liver")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ([], "is no JSON object"),
+        ({}, "no network_data_format with inputs"),
+        ({"network_data_format": {"inputs": [1]}}, "no network_data_format with inputs"),
+        (named("spleen", "liver", "lung"), "channel 0 is 'spleen', not background"),
+        (named(), "names no output channel"),
+        (named("background"), "no output channel but the background"),
+        ({**METADATA, "version": "0.\u00b2"}, None),
+    ],
+)
+def test_metadata_of_any_shape_are_one_line(metadata: Any, said: str | None, tmp_path: Path) -> None:
+    folder, _ = write(tmp_path / "theirs", metadata=metadata)
+    if said is None:
+        assert import_bundle(folder, tmp_path / "ours").version == "0.0.0"
+        return
+    with pytest.raises(BundleError, match=said) as refusal:
+        import_bundle(folder, tmp_path / "ours")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04xx", b"[" * 100_000])
+def test_a_file_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None:
+    folder, _ = write(tmp_path / "theirs")
+    for path in (folder / "models" / "model.pt", folder / "configs" / "metadata.json"):
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match="cannot be read as") as refusal:
+            import_bundle(folder, tmp_path / "ours")
+        assert "\n" not in str(refusal.value)
+
+
+def test_tensors_without_plain_values_are_refused(tmp_path: Path) -> None:
+    folder, network = write(tmp_path / "theirs")
+    path = folder / "models" / "model.pt"
+    weights = network.state_dict()
+    name = "model.0.conv.unit0.conv.bias"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch tells that sparse tensors may change
+        torch.save({**weights, name: weights[name].to_sparse()}, path)
+        with pytest.raises(BundleError, match="sparse, quantised or empty"):
+            import_bundle(folder, tmp_path / "ours")
+    torch.save({**weights, name: weights[name] * float("nan")}, path)
+    with pytest.raises(BundleError, match="no numbers"):
+        import_bundle(folder, tmp_path / "ours")
+
+
+def test_a_checkpoint_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    folder, _ = write(tmp_path / "theirs")
+    with zipfile.ZipFile(folder / "models" / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data/0", bytes(80 * 2**20))
+    with pytest.raises(BundleError, match="would unpack to"):
+        import_bundle(folder, tmp_path / "ours")
+
+
+def test_a_layer_with_settings_is_built_as_it_was(tmp_path: Path) -> None:
+    layers = {"norm": ["instance", {"affine": True}], "act": ["PRELU", {"init": 0.1}], "dropout": 0.0}
+    network = UNet(**{**NETWORK, **layers}).eval()  # type: ignore[arg-type]
+    folder, _ = write(
+        tmp_path / "theirs", made=network, network_def={"_target_": "UNet", **NETWORK, **layers}
+    )
+    bundle = import_bundle(folder, tmp_path / "ours")
+    assert bundle.network.hyper["norm"] == ["instance", {"affine": True}]
+    patch = torch.randn(1, 1, 32, 48, 32)
+    with torch.inference_mode():
+        assert torch.equal(load_network(bundle)(patch), network(patch))
+
+
+def test_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"spatial_dims": 2, "out_channels": 3, "backbone": "efficientnet-b0", "pretrained": True}
+    config = Config({"network_def": {"_target_": "FlexibleUNet", **given}}, Path("inference.json"))
+    network, _ = network_of(write(tmp_path / "theirs")[0], config, 3)
+    assert network["hyper"]["pretrained"] is False
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("asked for the network"))
+    small = {"decoder_channels": (4, 4, 4, 4, 4), "in_channels": 1, "classes": 3}
+    build_monai("monai", **{**network["hyper"], **small, "pretrained": True})  # whatever a bundle.toml says
+
+
+def test_what_this_monai_gave_up_is_left_out(tmp_path: Path) -> None:
+    given = {
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 3,
+        "feature_size": 12,
+        "img_size": [32, 32, 32],
+    }
+    config = Config({"network_def": {"_target_": "SwinUNETR", **given}}, Path("inference.json"))
+    folder, _ = write(tmp_path / "theirs")
+    network, _ = network_of(folder, config, 3)
+    assert network["hyper"] == {"target": "SwinUNETR", "spatial_dims": 3, "feature_size": 12}
+    null = {"_target_": "SegResNet", "out_channels": 3, "dropout_prob": None}
+    network, _ = network_of(folder, Config({"network_def": null}, Path("inference.json")), 3)
+    assert network["hyper"] == {"target": "SegResNet"}
