@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
 
-from medpipe.bundle import InputSpec, MeanStd, ZScore
+from medpipe.bundle import InputSpec, MeanStd, Window, ZScore
 from medpipe.errors import ConfigError
-from medpipe.inference.grey import without_colour
-from medpipe.inference.preprocess import to_working_grid
 from medpipe.inference.resample import resample
+from medpipe.training.meant import prepare_to_train
 from medpipe.training.sources import Source
 from medpipe.types import Image
 
 PRESENT = 128
 """A working voxel belongs to a class from this share (of 255) of its area on."""
-_FORMAT = 2
+_FORMAT = 3
 """Part of every cache key: raised when what is cached is made in another way."""
 
 Reduced = tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.bool_]]
@@ -60,24 +59,37 @@ def load_cases(
 
         def make(name: str = name) -> Reduced:
             image, truth = source.image(name), source.truth(name, classes)
-            if truth.shape[1:] != image.grid.shape:
-                raise ConfigError(
-                    f"{name}: picture {image.grid.shape[1:]} and mask {truth.shape[2:]} differ in size"
-                    if not image.is_volume
-                    else f"{name}: volume {image.grid.shape} and label {truth.shape[1:]} differ in size"
-                )
+            check_size(image, truth)
             return reduce(image, truth, spec)
 
         cases.append(cached(cache, name, cache_key(name, classes, spec, source.stamp(name)), make))
     return cases
 
 
+def check_size(image: Image, truth: NDArray[np.bool_]) -> None:
+    """Raises ConfigError where a truth (classes, K, J, I) does not have the image's size."""
+    if truth.shape[1:] == image.grid.shape:
+        return
+    if image.is_volume:
+        raise ConfigError(
+            f"{image.name}: volume {_by(image.grid.shape)} and label {_by(truth.shape[1:])} differ in size"
+        )
+    raise ConfigError(
+        f"{image.name}: picture {_by(image.grid.shape[1:])} and mask {_by(truth.shape[2:])} (rows x columns) "
+        "differ in size; a mask lies on the picture as it is shown, turned as its EXIF says"
+    )
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
 def reduce(image: Image, truth: NDArray[np.bool_], spec: InputSpec) -> Reduced:
     """(channels, K, J, I) and truth (classes, K, J, I) -> image, masks, inside of a TrainingCase.
 
-    Raises Refused where a field of view is looked for and there is none.
+    Raises Refused where inference would refuse the image.
     """
-    prepared = to_working_grid(without_colour(image, spec), spec)
+    prepared = prepare_to_train(image, spec)
     way = prepared.way_back
     shares = np.stack([_share(way.view(mask), way.working) for mask in truth])
     inside = np.ones(way.working, np.bool_) if prepared.inside is None else prepared.inside
@@ -91,8 +103,11 @@ def reduce(image: Image, truth: NDArray[np.bool_], spec: InputSpec) -> Reduced:
 def normalisation(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation (channels, 1, 1, 1) that a value in 0..1 is normalised with; 0 and 1 else."""
     given = spec.normalise
-    mean = given.mean if isinstance(given, MeanStd) else (0.0,) * spec.channels
-    std = given.std if isinstance(given, MeanStd) else (1.0,) * spec.channels
+    mean, std = (0.0,) * spec.channels, (1.0,) * spec.channels
+    if isinstance(given, MeanStd):
+        mean, std = given.mean, given.std
+    elif isinstance(given, Window):
+        mean, std = (given.mean,) * spec.channels, (given.std,) * spec.channels
     shape = (-1, 1, 1, 1)
     return np.asarray(mean, np.float32).reshape(shape), np.asarray(std, np.float32).reshape(shape)
 

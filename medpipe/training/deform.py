@@ -34,7 +34,7 @@ def deformed(
     """float32 (channels + classes + 1, *size) around `centre` (k, j, i): image, masks, field; 0 beyond the case.
 
     `spec.rotation` is the largest angle in degrees, `spec.elastic` the displacement's standard deviation in voxels.
-    A picture (size[0] = 1) is turned and bent within its plane.
+    A picture, or one slice of a volume (size[0] = 1), is turned and bent within its plane, the centre's.
     """
     flat = size[0] == 1
     axes = [1, 2] if flat else [0, 1, 2]
@@ -49,7 +49,7 @@ def deformed(
         bend = bend[:, None] if flat else bend
         places = places + bend
     places = places + torch.from_numpy(centre[axes]).float().view(-1, *(1,) * 3)
-    return _sampled(case, places, axes)
+    return _sampled(case, places, axes, min(int(centre[0]), case.shape[0] - 1))
 
 
 @lru_cache(maxsize=32)
@@ -74,9 +74,9 @@ def _rotation(rng: Generator, largest: float, dims: int) -> NDArray[np.float64]:
     return whole
 
 
-def _sampled(case: TrainingCase, places: Tensor, axes: list[int]) -> Tensor:
-    """Values at `places` (dims, *size), from the smallest box that holds them."""
-    low, high = [0, 0, 0], [1, 1, 1]
+def _sampled(case: TrainingCase, places: Tensor, axes: list[int], plane: int) -> Tensor:
+    """Values at `places` (dims, *size), from the smallest box that holds them; of two axes, on slice `plane`."""
+    low, high = [plane, 0, 0], [plane + 1, 1, 1]
     for axis, coordinates in zip(axes, places, strict=True):
         low[axis] = int(np.clip(torch.floor(coordinates.min()).item() - 1, 0, case.shape[axis] - 1))
         high[axis] = int(np.clip(torch.ceil(coordinates.max()).item() + 2, low[axis] + 1, case.shape[axis]))

@@ -1,8 +1,8 @@
 """DICOM studies with SEG objects as training data: what doctors corrected, where it lies.
 
 A folder of any depth. The name of an image is its SOP Instance UID (pictures) or Series Instance UID (volumes), as
-`process` names its results. Of several SEGs of one image the one with the latest content date and time is the truth: a
-correction supersedes what it corrects.
+`process` names its results. Of several SEGs of one image that have a segment of one of the classes, the one with the
+latest content date and time is the truth: a correction supersedes what it corrects, a SEG about other things does not.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from medpipe.config import Reading
 from medpipe.dicom import GuardedReader, InstanceHeader
 from medpipe.dicom.headers import NOBODY
 from medpipe.errors import ConfigError
-from medpipe.results.read_seg import read_seg
+from medpipe.results.read_seg import foreground, read_seg
 from medpipe.training.stamp import Stamp, stamp_of
 from medpipe.types import Image
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """How a class is known in a SEG: by its id, its name (Segment Label), or its type code."""
+    """How a class is known in a SEG: by its id, its name (Segment Label), or else its type's code.
+
+    `scheme` is the code's (SCT, DCM, ...); empty: of any.
+    """
 
     id: str
     name: str = ""
     code: str = ""
+    scheme: str = ""
 
     def names(self) -> set[str]:
         return {text.casefold() for text in (self.id, self.name) if text}
@@ -88,19 +92,23 @@ class DicomPairs:
         raise ConfigError(f"{self._folder}: {name} cannot be read: {reasons}")
 
     def truth(self, name: str, classes: int) -> NDArray[np.bool_]:
-        """Bool (classes, K, J, I); a class without a segment is empty."""
+        """Bool (classes, K, J, I); a class without a segment is empty.
+
+        Raises ConfigError where no SEG of the image has a segment of any class, or a segment may be of several.
+        """
         image = self.image(name)
         instances = tuple(source.sop_instance_uid for source in image.sources)
-        path = self._latest_seg(image.study_uid, set(instances))
-        if path is None:
-            raise ConfigError(f"{self._folder}: no SEG refers to {name}")
+        path, owners = self._latest_seg(image, self._labels[:classes])
         mask, _ = read_seg(path, instances)
-        segments = pydicom.dcmread(path, stop_before_pixels=True).SegmentSequence
+        if mask.shape[1:] != image.grid.shape:
+            raise ConfigError(
+                f"{path}: its frames have {mask.shape[2]} x {mask.shape[3]} pixels (rows x columns), "
+                f"not the {image.grid.shape[1]} x {image.grid.shape[2]} of {name}"
+            )
         truth = np.zeros((classes, *image.grid.shape), np.bool_)
-        for number, segment in enumerate(segments):
-            for c, label in enumerate(self._labels[:classes]):
-                if _is_of(segment, label):
-                    truth[c] |= mask[number]
+        for number, owner in enumerate(owners):
+            if owner is not None:
+                truth[owner] |= mask[number]
         return truth
 
     def stamp(self, name: str) -> Stamp:
@@ -110,16 +118,19 @@ class DicomPairs:
         return (*stamp_of(paths), self._labels)
 
     def groups(self) -> dict[str, str]:
-        """The images that a SEG refers to, each with its patient's key (a digest), or its study where there is none."""
+        """The images that a SEG refers to, each with its patient's key (a digest), or its study where there is none.
+
+        Where classes are known, only SEGs with a segment of one of them count.
+        """
         found = {}
         with GuardedReader(Reading()) as reader:
             for study, segs in self._segs.items():
                 headers = self._images.get(study, [])
-                marked = {
-                    uid
-                    for path in segs
-                    for uid in _referenced(pydicom.dcmread(path, stop_before_pixels=True))
-                }
+                marked: set[str] = set()
+                for path in segs:
+                    seg = pydicom.dcmread(path, stop_before_pixels=True)
+                    if not self._labels or _has_any(classes_of_segments(path, seg, self._labels)):
+                        marked |= _referenced(seg)
                 with tempfile.TemporaryDirectory(prefix="medpipe-pairs-") as scratch:
                     images = (
                         reader.assemble([h.path for h in headers], Path(scratch)).images if headers else ()
@@ -137,13 +148,25 @@ class DicomPairs:
                 return headers
         raise ConfigError(f"{self._folder}: no picture or series {name}")
 
-    def _latest_seg(self, study_uid: str, instances: set[str]) -> Path | None:
+    def _latest_seg(self, image: Image, labels: Sequence[Label]) -> tuple[Path, list[int | None]]:
+        """The newest SEG of the image with a segment of a class, and the class of each of its segments."""
+        instances = {source.sop_instance_uid for source in image.sources}
         dated = []
-        for path in self._segs.get(study_uid, ()):
+        for path in self._segs.get(image.study_uid, ()):
             seg = pydicom.dcmread(path, stop_before_pixels=True)
             if instances & _referenced(seg):
-                dated.append(((str(seg.get("ContentDate", "")), str(seg.get("ContentTime", ""))), path))
-        return max(dated)[1] if dated else None
+                when = (str(seg.get("ContentDate", "")), str(seg.get("ContentTime", "")))
+                dated.append((when, path, seg))
+        for _, path, seg in sorted(dated, key=lambda row: row[:2], reverse=True):
+            owners = classes_of_segments(path, seg, labels)
+            if _has_any(owners):
+                return path, owners
+        if not dated:
+            raise ConfigError(f"{self._folder}: no SEG refers to {image.name}")
+        raise ConfigError(
+            f"{self._folder}: no SEG of {image.name} has a segment of {', '.join(c.id for c in labels) or 'a class'}; "
+            "take it out of the list of folds, or name the segments as the classes are"
+        )
 
 
 def _referenced(seg: pydicom.Dataset) -> set[str]:
@@ -155,13 +178,46 @@ def _referenced(seg: pydicom.Dataset) -> set[str]:
     return listed | {str(item.ReferencedSOPInstanceUID) for item in seg.get("SourceImageSequence", ())}
 
 
-def _is_of(segment: pydicom.Dataset, label: Label) -> bool:
-    """By tracking id (`<bundle> <class>`), Segment Label, or the code of the property type."""
-    texts = {
-        str(segment.get("SegmentLabel", "")).casefold(),
+def classes_of_segments(path: Path, seg: pydicom.Dataset, labels: Sequence[Label]) -> list[int | None]:
+    """The class (its number) of each segment of the SEG in file `path`, None where it is of none.
+
+    By tracking id (`<bundle> <class>`) or Segment Label. Only a segment that no class is named like may be known by the
+    code of its type, by a class that no segment is named like: left and right of a pair often share their code. Raises
+    ConfigError where a segment may be of several classes.
+    """
+    segments = foreground(seg)
+    named = [{c for c, label in enumerate(labels) if _texts(s) & label.names()} for s in segments]
+    by_name = {c for found in named for c in found}
+    owners: list[int | None] = []
+    for segment, found in zip(segments, named, strict=True):
+        how = "named"
+        if not found:
+            coded = {c for c, label in enumerate(labels) if _has_code(segment, label)}
+            how, found = "coded", coded if coded - by_name else set()
+        if len(found) > 1:
+            ids = " and ".join(labels[c].id for c in sorted(found))
+            raise ConfigError(
+                f"{path}: segment {segment.SegmentNumber} is {how} like {ids}; give it the Segment Label of one of them"
+            )
+        owners.append(next(iter(found), None))
+    return owners
+
+
+def _has_any(owners: Sequence[int | None]) -> bool:
+    return any(owner is not None for owner in owners)
+
+
+def _texts(segment: pydicom.Dataset) -> set[str]:
+    return {
+        str(segment.get("SegmentLabel", "")).strip().casefold(),
         str(segment.get("TrackingID", "")).split(" ")[-1].casefold(),
     }
-    if texts & label.names():
-        return True
+
+
+def _has_code(segment: pydicom.Dataset, label: Label) -> bool:
     types = segment.get("SegmentedPropertyTypeCodeSequence", ())
-    return bool(label.code) and any(str(item.get("CodeValue", "")) == label.code for item in types)
+    return bool(label.code) and any(
+        str(item.get("CodeValue", "")) == label.code
+        and label.scheme in ("", str(item.get("CodingSchemeDesignator", "")))
+        for item in types
+    )

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle, find_bundle, load_bundle
 from medpipe.config import Config
-from medpipe.errors import ConfigError
+from medpipe.errors import ConfigError, Refused
 from medpipe.inference import Backend, load_backend, predict
 from medpipe.results.overlay import Colour, grey_window, srgb
 from medpipe.results.overlay import shown as slice_for_the_eye
+from medpipe.training.cases import check_size
 from medpipe.training.class_scores import ClassScores
 from medpipe.training.dicom_pairs import Label
 from medpipe.training.experiment import read_folds
@@ -146,12 +147,20 @@ def judge(
 def predictions(
     bundle: Bundle, backend: Backend, data: Path, names: Sequence[str]
 ) -> Iterator[tuple[Prediction, NDArray[np.bool_]]]:
-    """What the bundle says of each picture, and the truth (classes, K, J, I); arrays live until the next one."""
-    source = open_source(data, bundle.input, [Label(c.id, c.name, c.type[0]) for c in bundle.classes])
+    """What the bundle says of each picture, and the truth (classes, K, J, I); arrays live until the next one.
+
+    Raises Refused and ConfigError, which name the picture, where the bundle is not for it or its truth does not fit.
+    """
+    source = open_source(data, bundle.input, [Label(c.id, c.name, *c.type[:2]) for c in bundle.classes])
     for name in names:
         image, truth = source.image(name), source.truth(name, len(bundle.classes))
+        check_size(image, truth)
         with tempfile.TemporaryDirectory(prefix="medpipe-evaluate-") as scratch:
-            yield predict(image, bundle, backend, Path(scratch), keep_probability=True), truth
+            try:
+                prediction = predict(image, bundle, backend, Path(scratch), keep_probability=True)
+            except Refused as refused:
+                raise Refused(refused.reason, f"{name}: {refused}") from refused
+            yield prediction, truth
 
 
 def shown(value: float | None) -> str:

@@ -268,7 +268,7 @@ class Experiment(Section):
         """The classes as a SEG may know them."""
         rows = {row.get("id"): row for row in self.bundle.get("classes", ())}
         return tuple(
-            Label(c, rows[c].get("name", ""), rows[c].get("type", ("",))[0]) if c in rows else Label(c)
+            Label(c, rows[c].get("name", ""), *rows[c].get("type", ("",))[:2]) if c in rows else Label(c)
             for c in self.data.classes
         )
 

@@ -113,6 +113,8 @@ class NnunetFolder:
             if not grid.same_as(grids[0], _TOLERANCE_MM):
                 raise ConfigError(f"{path}: does not lie where the first channel of {name} does")
         array = np.stack([values.astype(np.float32) for values, _ in read])
+        lowest = min(float(values.min()) for values, _ in read)
+        highest = max(float(values.max()) for values, _ in read)
         return Image(
             array=array,
             grid=grids[0],
@@ -123,6 +125,7 @@ class NnunetFolder:
             modality=self._modality,
             photometric="MONOCHROME2",
             calibrated=grids[0].spatial,
+            value_range=(lowest, highest),  # as `process` takes it for a NIfTI file
         )
 
     def truth(self, name: str, classes: int) -> NDArray[np.bool_]:

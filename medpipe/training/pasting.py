@@ -39,19 +39,23 @@ _TRIES = 10
 
 @dataclass(frozen=True)
 class CutOut:
-    """Where a lesion lies: the picture, the class, a pixel of it, and the box around it with rim and margin."""
+    """Where a lesion lies: the picture, the class, the slice, a pixel of it, the box around it with rim and margin."""
 
     case: TrainingCase
     of: int
+    k: int
     seed: tuple[int, int]
     box: tuple[slice, slice]
 
 
 def cut_outs(case: TrainingCase, of: int) -> list[CutOut]:
-    """The lesions of class `of` in a picture that lie, with rim and margin, inside its field."""
-    labels, count = ndimage.label(np.asarray(case.masks[of, 0]) >= PRESENT, np.ones((3, 3)))
-    if not count:
-        return []
+    """The lesions of class `of` in a picture, or the slices of a volume, that lie with rim and margin in its field."""
+    return [cut for k in np.unique(case.places[of][:, 0]) for cut in _cut_outs_of(case, of, int(k))]
+
+
+def _cut_outs_of(case: TrainingCase, of: int, k: int) -> list[CutOut]:
+    """Those of slice k."""
+    labels, _ = ndimage.label(np.asarray(case.masks[of, k]) >= PRESENT, np.ones((3, 3)))
     areas = np.bincount(labels.ravel())
     around = _RIM + _MARGIN
     found = []
@@ -62,9 +66,9 @@ def cut_outs(case: TrainingCase, of: int) -> list[CutOut]:
         )
         within = all(side.start >= 0 and side.stop <= n for side, n in zip(box, case.shape[1:], strict=True))
         short = max(rows.stop - rows.start, columns.stop - columns.start) <= _LARGEST
-        if within and short and areas[number] >= _LEAST and case.inside[0][box].all():
+        if within and short and areas[number] >= _LEAST and case.inside[k][box].all():
             column = int(np.flatnonzero(labels[rows.start, columns] == number)[0]) + columns.start
-            found.append(CutOut(case, of, (rows.start, column), box))
+            found.append(CutOut(case, of, k, (rows.start, column), box))
     return found
 
 
@@ -119,7 +123,7 @@ def _lifted(cut: CutOut, rng: Generator, zoom: float) -> tuple[Plane, NDArray[np
 
     Scaled by 1 / `zoom`, turned by quarters and flipped at random.
     """
-    box = (slice(None), slice(None), *cut.box)
+    box = (slice(None), slice(cut.k, cut.k + 1), *cut.box)
     masks = np.asarray(cut.case.masks[box])
     labels, _ = ndimage.label(masks[cut.of, 0] >= PRESENT, np.ones((3, 3)))
     mine = labels == labels[cut.seed[0] - cut.box[0].start, cut.seed[1] - cut.box[1].start]

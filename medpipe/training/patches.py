@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medpipe.bundle import InputSpec
+from medpipe.errors import ConfigError
 from medpipe.training.cases import TrainingCase, normalisation, unit_values
 from medpipe.training.deform import deformed, is_rigid
 from medpipe.training.experiment import Patches
@@ -55,7 +56,8 @@ class Batch:
 class PatchSampler:
     """Cuts batches from training cases, a share of them from drawn ones.
 
-    A batch depends on nothing but the seed and the step, so a resumed run sees what an unbroken one would have.
+    A batch depends on nothing but the seed and the step, so a resumed run sees what an unbroken one would have. A 2-D
+    network is shown single slices of volumes. Raises ConfigError for sizes of patches that it cannot be shown.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class PatchSampler:
             raise ValueError("there are no pictures to train on")
         self.spec, self.seed, self._channels = spec, seed, given.channels
         self._flat = given.spatial_dims == 2
+        if self._flat:
+            _check_flat(spec)
         mean, std = normalisation(given)
         self._mean, self._std = torch.from_numpy(mean), torch.from_numpy(std)
         self._real = _Pool(cases, picture_weights(cases, spec.pictures, weights or {}))
@@ -121,6 +125,20 @@ class PatchSampler:
         return (parts[0][:, 0], parts[1][:, 0], parts[2][:, 0]) if self._flat else parts
 
 
+def _check_flat(spec: Patches) -> None:
+    """Raises ConfigError where patches for a 2-D network are no single slices, or cannot be turned by a quarter."""
+    sizes = (spec, *(spec.model_copy(update={"size": stage.size}) for stage in spec.stages))
+    for slices, rows, columns in (patches.shape(flat=True) for patches in sizes):
+        if slices != 1:
+            raise ConfigError(
+                f"patches.size: {slices} slices, but a 2-D network sees one: [1, {rows}, {columns}]"
+            )
+        if spec.quarter_turns and rows != columns:
+            raise ConfigError(
+                f"patches.size: {rows} x {columns} pixels cannot be turned by a quarter; say quarter_turns = false"
+            )
+
+
 def picture_weights(
     cases: Sequence[TrainingCase], by: Literal["equal", "lesions"], table: Mapping[str, float]
 ) -> NDArray[np.float64]:
@@ -157,7 +175,10 @@ class _Pool:
         chosen = int(self.classes[rng.integers(len(self.classes))])
         case = self._draw(rng, chosen)
         places = case.places[chosen]
-        corner = places[rng.integers(len(places))] - rng.uniform(0.1, 0.9, size=3) * side
+        place = places[rng.integers(len(places))]
+        corner = place - rng.uniform(0.1, 0.9, size=3) * side
+        if side[0] == 1:
+            corner[0] = place[0]  # a single slice is the very one that the class lies on
         return case, np.clip(corner.astype(np.int64), 0, np.maximum(0, np.array(case.shape) - side))
 
     def _draw(self, rng: Generator, row: int) -> TrainingCase:

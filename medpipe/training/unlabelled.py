@@ -53,5 +53,5 @@ def unlabelled_cases(spec: Experiment, cache: Path) -> list[TrainingCase]:
         raise ConfigError(
             f"{folder}: {', '.join(seen)}: kept out of training by {spec.data.folds.name}; take it out of images/"
         )
-    source = Pictures(folder, spec.input.modality[0], colour=spec.input.channels == 3)
+    source = Pictures(folder, spec.input.modality[0])
     return load_without_truth(source, names, spec.input, cache=cache)

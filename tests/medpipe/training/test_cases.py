@@ -10,13 +10,16 @@ import SimpleITK as sitk  # noqa: N813
 from PIL import Image as Pillow
 
 from medpipe.bundle import InputSpec
-from medpipe.errors import ConfigError
+from medpipe.errors import ConfigError, Refused
 from medpipe.inference.field import find_field
+from medpipe.inference.preprocess import to_working_grid
 from medpipe.samples.fundus import draw_fundus
-from medpipe.training.cases import PRESENT, load_cases, reduce
+from medpipe.training.cases import PRESENT, TrainingCase, load_cases, reduce
 from medpipe.training.drawn import draw_pictures
-from medpipe.training.experiment import Drawn
+from medpipe.training.experiment import Drawn, Patches
+from medpipe.training.patches import PatchSampler
 from medpipe.training.sources import open_source, photograph
+from medpipe.types import Grid, Image, SourceFrame
 
 
 def fundus(side: int) -> InputSpec:
@@ -104,11 +107,14 @@ def test_a_folder_of_no_known_form_is_refused(tmp_path: Path) -> None:
 
 def test_grey_pictures_have_one_channel(tmp_path: Path) -> None:
     folder = folder_with_mask(tmp_path, Pillow.new("1", (60, 40)))
+    Pillow.new("L", (60, 40), 90).save(folder / "images" / "one.png")
     image = open_source(folder, GREY).image("one")
     assert image.array.shape == (1, 1, 40, 60)
     assert (image.modality, image.photometric) == ("US", "MONOCHROME2")
+    Pillow.new("RGB", (60, 40), (90, 90, 90)).save(folder / "images" / "one.png")
     (case,) = load_cases(open_source(folder, GREY), ["one"], GREY, classes=1, cache=tmp_path / "cache")
     assert case.image.shape == (1, 1, 21, 32)
+    assert set(np.unique(case.image).tolist()) == {90}, "grey that is stored in colour is grey"
     assert case.inside.all()
 
 
@@ -215,3 +221,70 @@ def test_drawn_pictures_follow_the_order_of_the_classes(tmp_path: Path) -> None:
 def test_a_class_that_nobody_draws_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not with VB"):
         draw_pictures(Drawn(seeds=(1000,)), ("MA", "VB"), fundus(160), tmp_path)
+
+
+def slices(shape: tuple[int, int, int] = (16, 32, 32), photometric: str = "MONOCHROME2") -> Image:
+    """A volume of values from -200 to 400 that may be from -1000 to 1000."""
+    values = np.random.default_rng(4).uniform(-200, 400, (1, *shape)).astype(np.float32)
+    grid, nowhere = Grid(shape, np.eye(4)), SourceFrame("", "", None, Path())
+    sources = (nowhere,) * shape[0]
+    return Image(values, grid, sources, "", "", "one", "CT", photometric, True, value_range=(-1000.0, 1000.0))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(
+    "normalise",
+    [
+        {"kind": "window", "low": -160, "high": 240},
+        {"kind": "window", "low": -160, "high": 240, "mean": 0.5, "std": 0.25},
+        {"kind": "mean-std", "mean": [0.55], "std": [0.1]},
+        {"kind": "percentile", "low": 1, "high": 99},
+        {"kind": "z-score"},
+    ],
+)
+def test_a_network_learns_from_the_values_that_it_will_see(
+    normalise: dict[str, object], photometric: str
+) -> None:
+    """What inference feeds, and a patch of the whole volume without variations: alike but for the cache's 8 bits."""
+    content = {"modality": ["CT"], "channels": 1, "spatial_dims": 3, "normalise": normalise}
+    spec = InputSpec.model_validate(content)
+    given = slices(photometric=photometric)
+    image, masks, inside = reduce(given, np.zeros((1, *given.grid.shape), np.bool_), spec)
+    case = TrainingCase("one", image, masks, inside, (np.empty((0, 3), np.int64),))
+    still: dict[str, object] = dict.fromkeys(("zoom", "gain", "channel_gain", "gamma"), (1.0, 1.0))
+    still |= {"blur": 0.0, "shift": 0.0, "flips": (), "size": given.grid.shape, "batch": 1}
+    patch = PatchSampler([case], Patches.model_validate(still), spec, seed=0).batch(0).image[0].numpy()
+    seen = to_working_grid(given, spec).array
+    half_a_level = 0.51 / 255 / float(np.ravel(getattr(spec.normalise, "std", 1.0))[0])
+    assert np.abs(patch - seen).max() <= (2e-3 if image.dtype == np.float16 else half_a_level)
+    assert seen.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "changed", "said"),
+    [
+        (np.zeros((64, 64), np.uint8), {}, "colour pictures, not grey ones"),
+        (np.zeros((20, 64, 3), np.uint8), {"minimum_size": (32, 32)}, "at least 32x32 pixels .*, not 20x64"),
+        (np.zeros((64, 64, 3), np.uint8), {}, "field"),
+    ],
+)
+def test_what_inference_would_refuse_is_refused_by_its_name(
+    pixels: np.ndarray, changed: dict[str, object], said: str
+) -> None:
+    spec = fundus(64).model_copy(update=changed)
+    with pytest.raises(Refused, match=f"eye_7: .*{said}") as caught:
+        reduce(photograph(pixels, "eye_7", "OP"), np.zeros((1, 1, *pixels.shape[:2]), np.bool_), spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_coloured_picture_is_no_grey_one() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    with pytest.raises(Refused, match=r"breast_1: .* is for grey pictures, not colour pictures"):
+        reduce(photograph(pixels, "breast_1", "US"), np.zeros((1, 1, 64, 64), np.bool_), GREY)
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = folder_with_mask(tmp_path, Pillow.new("L", (64, 40)))
+    Pillow.new("L", (40, 64)).save(folder / "images" / "one.png")
+    with pytest.raises(ConfigError, match=r"one: picture 64 x 40 and mask 40 x 64 \(rows x columns\) differ"):
+        load_cases(open_source(folder, GREY), ["one"], GREY, classes=1, cache=tmp_path / "cache")

@@ -75,6 +75,14 @@ def test_beyond_the_picture_nothing_is_valid() -> None:
     assert patch[-1, 0, 20:, 20:].min() == 1
 
 
+@pytest.mark.parametrize("k", [0, 5, 11])
+def test_one_slice_of_a_volume_is_turned_within_its_plane(k: int) -> None:
+    case = ball((12, 60, 60), (k, 30, 30))
+    spec = STILL.model_copy(update={"rotation": 30.0})
+    patch = deformed(case, np.array([k, 30.0, 30.0]), 1.0, (1, 48, 48), np.random.default_rng(0), spec)
+    assert float(patch[1].sum()) == pytest.approx(float(case.masks[0, k].sum()) / 255, rel=0.05)
+
+
 def test_jpeg_noise_and_light_change_values_within_bounds() -> None:
     rng = np.random.default_rng(1)
     image = torch.from_numpy(rng.random((1, 1, 40, 48), dtype=np.float32))

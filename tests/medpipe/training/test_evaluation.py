@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
+from medpipe.bundle import find_bundle
+from medpipe.errors import ConfigError, Refused
+from medpipe.inference import load_backend
 from medpipe.training.calibration import Calibration
 from medpipe.training.class_scores import ClassScores
+from medpipe.training.evaluation import measure
 from medpipe.training.lesion_scores import FOUND, count_lesions
 
 
@@ -77,3 +84,20 @@ def test_what_is_surely_nothing_is_counted_as_if_binned_pixel_by_pixel() -> None
     assert scores.calibration.error == pytest.approx(every.error)
     assert scores.calibration_doubtful.pixels.sum() < every.pixels.sum()
     assert scores.calibration_doubtful.true.tolist() == every.true.tolist()
+
+
+def test_a_picture_or_a_mask_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    bundle = find_bundle("breast-ultrasound")
+    backend = load_backend(bundle, device="cpu", backend="auto", precision="auto")
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    Pillow.new("L", (200, 100)).save(tmp_path / "masks" / "one.png")
+    Pillow.new("L", (100, 200)).save(tmp_path / "images" / "one.png")
+    with pytest.raises(ConfigError, match=r"one: picture 200 x 100 and mask 100 x 200 .* differ in size"):
+        measure(bundle, backend, tmp_path, ["one"])
+    for shape, said in (((90, 90), "needs at least 96x96 pixels"), ((200, 200), "is for grey pictures")):
+        noise = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+        Pillow.fromarray(noise if "grey" in said else noise[..., 0]).save(tmp_path / "images" / "one.png")
+        Pillow.new("L", shape).save(tmp_path / "masks" / "one.png")
+        with pytest.raises(Refused, match=f"one: bundle breast-ultrasound {said}"):
+            measure(bundle, backend, tmp_path, ["one"])

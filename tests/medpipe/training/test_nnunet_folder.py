@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from medpipe.bundle import InputSpec
+from medpipe.dicom.pictures import read_nifti
 from medpipe.errors import ConfigError
 from medpipe.training.dicom_pairs import Label
 from medpipe.training.nnunet_folder import NnunetFolder, read_dataset, values_of
@@ -114,6 +115,12 @@ def test_channels_and_regions_of_a_case_are_read(brain: Path) -> None:
         [2, 3, 4, 5, 6, 7],
     ]
     assert source.groups() == {"one": "one"}
+
+
+def test_a_volumes_range_is_its_files_as_process_takes_it(tmp_path: Path) -> None:
+    write(tmp_path / "imagesTr" / "one.nii.gz", np.linspace(-50, 3000, 96).reshape(4, 4, 6).astype(np.int16))
+    plain = read_nifti(tmp_path / "imagesTr" / "one.nii.gz", tmp_path, {"maximum_pixels": 10**6})
+    assert NnunetFolder(tmp_path, "MR").image("one").value_range == tuple(plain["value_range"]) == (-50, 3000)
 
 
 def test_the_number_of_channels_is_the_experiments(brain: Path) -> None:

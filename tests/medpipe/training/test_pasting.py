@@ -138,6 +138,20 @@ def test_lesions_are_cut_out_whole_and_from_inside_the_field() -> None:
     assert found(154, 6) == 0, "it touches the border"
 
 
+def test_lesions_of_a_volume_are_cut_out_of_their_slices() -> None:
+    plain, first, last = picture(60), picture(120, spot=(1, 80, 100, 6)), picture(180, spot=(1, 60, 90, 6))
+    image, masks, inside = (
+        np.concatenate([getattr(case, part) for case in (plain, first, last)], axis=-3)
+        for part in ("image", "masks", "inside")
+    )
+    case = TrainingCase("volume", image, masks, inside, tuple(np.argwhere(m >= 128) for m in masks))
+    found = cut_outs(case, 1)
+    assert [cut.k for cut in found] == [1, 2]
+    assert cut_outs(case, 0) == []
+    pasted = Paster([case], Paste(share=1, most=1), CLASSES).into(patch(plain), np.random.default_rng(2), 1.0)
+    assert pasted[4].sum() == pytest.approx((first.masks[1] > 0).sum(), rel=0.05)
+
+
 def test_only_the_named_classes_are_pasted() -> None:
     sources = [picture(120, spot=(0, 80, 100, 6)), picture(110, spot=(1, 80, 100, 6))]
     paster = Paster(sources, Paste(share=1, classes=("DARK",)), CLASSES)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
 from medpipe.bundle import InputSpec
+from medpipe.errors import ConfigError
 from medpipe.training.cases import TrainingCase
-from medpipe.training.experiment import Patches
+from medpipe.training.experiment import Patches, Stage
 from medpipe.training.patches import PatchSampler, picture_weights
 
 PLAIN = Patches(
@@ -136,3 +138,50 @@ def test_a_hard_picture_is_cut_more_often() -> None:
         chosen = sampler([easy, hard], spec, weights={"hard": 3.0, "held out": 9.0})
         images = torch.cat([chosen.batch(step).image for step in range(100)])
         assert 0.68 < (images.amin(dim=(1, 2, 3)) > 0.6).float().mean() < 0.82
+
+
+def volume(slices: int, there: int) -> TrainingCase:
+    """Slice k has the value 10 k everywhere; on slice `there` lies a spot of class 0."""
+    image = np.broadcast_to(10 * np.arange(slices, dtype=np.uint8)[:, None, None], (3, slices, 64, 64))
+    masks = np.zeros((1, slices, 64, 64), np.uint8)
+    masks[0, there, 30:34, 30:34] = 255
+    inside = np.ones((slices, 64, 64), np.bool_)
+    return TrainingCase("volume", np.array(image), masks, inside, (np.argwhere(masks[0] >= 128),))
+
+
+@pytest.mark.parametrize("way", [{}, {"rotation": 10.0}, {"elastic": 1.0}, {"zoom": (0.7, 1.4)}])
+@pytest.mark.parametrize("there", [0, 4, 5])
+def test_a_flat_network_sees_the_slice_on_which_the_class_lies(there: int, way: dict[str, object]) -> None:
+    spec = PLAIN.model_copy(update={"background": 0.0, **way})
+    chosen = sampler([volume(6, there)], spec)
+    batches = [chosen.batch(step) for step in range(5)]
+    seen = torch.cat([batch.image.amax(dim=(1, 2, 3)) for batch in batches])
+    assert (seen * 25.5).round().unique().tolist() == [there]
+    assert all((batch.target.amax(dim=(1, 2, 3)) > 0.5).all() for batch in batches)
+
+
+def test_background_is_cut_from_every_slice() -> None:
+    chosen = sampler([volume(6, 2)], PLAIN.model_copy(update={"background": 1.0}))
+    seen = torch.cat([chosen.batch(step).image.amax(dim=(1, 2, 3)) for step in range(20)])
+    assert (seen * 25.5).round().unique().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (
+            Patches(size=(1, 32, 48)),
+            "32 x 48 pixels cannot be turned by a quarter; say quarter_turns = false",
+        ),
+        (Patches(stages=(Stage(until=0.5, size=(1, 64, 32), batch=1),)), "64 x 32 pixels cannot be turned"),
+        (Patches(size=(4, 32, 32)), r"4 slices, but a 2-D network sees one: \[1, 32, 32\]"),
+    ],
+)
+def test_patches_that_a_flat_network_cannot_be_shown_are_refused(spec: Patches, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"patches.size: {said}"):
+        sampler([picture()], spec)
+
+
+def test_oblong_patches_are_cut_without_quarter_turns() -> None:
+    spec = Patches(size=(1, 32, 48), batch=2, quarter_turns=False)
+    assert sampler([picture(spots={0: (50, 50)})], spec).batch(0).image.shape == (2, 3, 32, 48)
