@@ -28,6 +28,9 @@ class Network(Section):
     hyper: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], HyperValue] = Field(default_factory=dict)
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     """sigmoid: one independent logit per class. softmax: channel 0 is background, classes exclude each other."""
+    argmax: bool = False
+    """A class is also less probable than the background nowhere that it is marked (softmax): with thresholds of
+    1 / (classes + 1) that is what MONAI and nnU-Net mark."""
     members: int = Field(default=1, ge=1, le=16)
     """Networks of the same kind whose probabilities are averaged: model.safetensors, model-1.safetensors, ..."""
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -37,6 +40,8 @@ class Network(Section):
     def _one_file(self) -> Network:
         if self.members > 1 and self.name in NETWORK_FILES:
             raise ValueError(f"members: a network of kind {self.name} comes alone")
+        if self.argmax and self.activation != "softmax":
+            raise ValueError('argmax: goes with activation = "softmax", which knows a background')
         return self
 
 

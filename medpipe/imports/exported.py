@@ -34,9 +34,9 @@ def import_exported(path: Path, out: Path, choices: Choices) -> Bundle:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{described}: cannot be read as TOML: {error}") from error
     network = content.get("network", {})
-    if not isinstance(network, dict) or set(network) - {"activation"}:
+    if not isinstance(network, dict) or set(network) - {"activation", "argmax"}:
         raise BundleError(
-            f"{described}: [network] says only the activation (sigmoid or softmax) of such a file"
+            f"{described}: [network] says only the activation (sigmoid or softmax) and argmax of such a file"
         )
     if content.setdefault("id", out.name) != out.name:
         raise ConfigError(

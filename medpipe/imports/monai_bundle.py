@@ -13,7 +13,7 @@ from medpipe.imports.monai_network import network_of
 from medpipe.imports.monai_transforms import Postprocessing, Preprocessing
 from medpipe.imports.monai_window import Window
 from medpipe.imports.source import Choices, needed
-from medpipe.imports.written import class_rows, write_bundle
+from medpipe.imports.written import class_rows, marked_as, write_bundle
 
 _MODALITIES = {"ct": "CT", "mr": "MR", "mri": "MR", "us": "US", "xr": "DX", "pet": "PT"}
 
@@ -34,7 +34,8 @@ def import_monai(folder: Path, out: Path, choices: Choices) -> Bundle:
     before = Preprocessing.of(config)
     after = Postprocessing.of(config, choices.without)
     names = _names(pred.get("channel_def"), after.activation, folder)
-    classes = class_rows(names, after.threshold)
+    marked, threshold = marked_as(after.activation, len(names), argmax=after.threshold is None)
+    classes = class_rows(names, after.threshold or threshold)
     network, weights = network_of(folder, config, len(names) + (after.activation == "softmax"))
     title = str(metadata.get("name") or metadata.get("task") or "MONAI bundle")
     without = f"; without {', '.join(after.left_out)}, which its authors apply" if after.left_out else ""
@@ -42,7 +43,7 @@ def import_monai(folder: Path, out: Path, choices: Choices) -> Bundle:
         "id": out.name,
         "version": _version(str(metadata.get("version", "0.1.0"))),
         "title": title[:64],
-        "network": {**network, "activation": after.activation},
+        "network": {**network, **marked},
         "input": {
             "modality": [needed(modality, "--modality", f"metadata.json says {said!r}")],
             "channels": 1,

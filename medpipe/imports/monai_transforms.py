@@ -217,10 +217,13 @@ def _intensity(config: Config, name: str, transform: Component, where: str) -> _
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """What the transforms after the network come to; `left_out`: the cleaning that the user does without."""
+    """What the transforms after the network come to; `left_out`: the cleaning that the user does without.
+
+    `threshold` is None where the most probable channel is marked (argmax, or nothing said after a softmax).
+    """
 
     activation: str
-    threshold: float
+    threshold: float | None
     left_out: tuple[str, ...]
 
     @staticmethod
@@ -264,7 +267,9 @@ class Postprocessing:
         missing = sorted(wanted - set(left_out))
         if missing:
             raise ConfigError(f"--without {missing[0]}: the bundle has none in its postprocessing")
-        return Postprocessing(activation, threshold or 0.5, tuple(dict.fromkeys(left_out)))
+        if activation == "sigmoid" and threshold is None:
+            threshold = 0.5
+        return Postprocessing(activation, threshold, tuple(dict.fromkeys(left_out)))
 
 
 def _activation(config: Config, transform: Component, where: str) -> str | None:

@@ -17,7 +17,7 @@ from medpipe.imports.monai_config import read_json
 from medpipe.imports.nnunet_network import hyper_of, weights_of
 from medpipe.imports.pickled import dense, load_checkpoint
 from medpipe.imports.source import Choices, needed
-from medpipe.imports.written import class_rows, write_bundle
+from medpipe.imports.written import class_rows, marked_as, write_bundle
 
 Plain = Mapping[str, Any]
 _MODALITIES = {
@@ -65,13 +65,14 @@ def import_nnunet(folder: Path, out: Path, choices: Choices) -> Bundle:
     back = [axes.index(axis) for axis in range(3)]  # network axis of each source axis
     order = back if dims == 3 else [0, 1]
     classes, activation = _classes(dataset, folder / "dataset.json")
+    marked, threshold = marked_as(activation, len(classes), argmax=True)
     hyper = hyper_of(configuration, order, folder / "plans.json")
     spacing = configuration["spacing"]
     content = {
         "id": out.name,
         "version": "0.1.0",
         "title": f"{plans.get('dataset_name', 'nnU-Net')} {name} (imported)"[:64],
-        "network": {"name": "plain-conv-unet", "hyper": hyper, "activation": activation},
+        "network": {"name": "plain-conv-unet", "hyper": hyper, **marked},
         "input": {
             "modality": [needed(modality, "--modality", f"the channel is called {said!r}")],
             "channels": 1,
@@ -81,7 +82,7 @@ def import_nnunet(folder: Path, out: Path, choices: Choices) -> Bundle:
             "orientation": _orientation(plans, choices.orientation),
             "normalise": _normalise(configuration, plans, folder / "plans.json"),
         },
-        "classes": class_rows(classes),
+        "classes": class_rows(classes, threshold),
         "window": {
             "patch": [int(configuration["patch_size"][axis]) for axis in order],
             "overlap": 0.5,

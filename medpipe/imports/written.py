@@ -36,6 +36,16 @@ MOST_CLASSES = 8
 """A mask of a picture is one byte per pixel, with a bit per class (docs/outputs.md)."""
 
 
+def marked_as(activation: str, classes: int, *, argmax: bool) -> tuple[dict[str, Any], float]:
+    """`[network]` keys of how a foreign network's classes are told apart, and the threshold that goes with it.
+
+    The most probable of several classes and the background may be as improbable as 1 / (classes + 1).
+    """
+    if not argmax or activation != "softmax":
+        return {"activation": activation}, 0.5
+    return {"activation": activation, "argmax": True}, int(1000 / (classes + 1)) / 1000
+
+
 def class_rows(names: Sequence[str], threshold: float = 0.5) -> list[dict[str, Any]]:
     """A row per class: private codes (99LOCAL) that the site replaces by real ones where it knows them.
 

@@ -57,16 +57,17 @@ def load_backend(
     """Loads a bundle's network onto a device.
 
     `device`: auto (CUDA where there is one), cpu, cuda, cuda:n. `backend`: auto (torch on CUDA, else OpenVINO where it
-    is installed), torch, openvino. `precision`: auto (fp16 autocast on CUDA; on CPU f32, or bf16 where the bundle
-    allows it), f32, bf16, fp16. `threads`: 0 for all cores. `cache`: folder of converted models, the user's cache
-    folder unless given. A bundle with several members gives their mean. Raises ConfigError for an impossible choice,
-    BundleError where weights and network do not fit.
+    is installed and can convert the network), torch, openvino. `precision`: auto (fp16 autocast on CUDA; on CPU f32, or
+    bf16 where the bundle allows it), f32, bf16, fp16. `threads`: 0 for all cores. `cache`: folder of converted models,
+    the user's cache folder unless given. A bundle with several members gives their mean. Raises ConfigError for an
+    impossible choice, BundleError where weights and network do not fit.
     """
     from medpipe.inference.torch_backend import TorchBackend, pick_device
 
     chosen = pick_device(device)
     on_cpu = chosen == "cpu"
-    if backend == "auto":
+    choose = backend == "auto"
+    if choose:
         backend = "openvino" if on_cpu and find_spec("openvino") is not None else "torch"
     if precision == "auto":
         precision = ("bf16" if bundle.precision.cpu_bf16 else "f32") if on_cpu else "fp16"
@@ -87,9 +88,15 @@ def load_backend(
     def load(member: Bundle) -> Backend:
         if backend == "torch":
             return TorchBackend(member, chosen, precision, threads)
+        from medpipe.inference.foreign import FOREIGN
         from medpipe.inference.openvino_backend import OpenVinoBackend
 
-        return OpenVinoBackend(member, precision, threads, cache or default_cache())
+        try:
+            return OpenVinoBackend(member, precision, threads, cache or default_cache())
+        except BundleError:
+            if not choose or member.network.name not in FOREIGN:
+                raise
+            return TorchBackend(member, chosen, precision, threads)
 
     members = tuple(load(member) for member in bundle.members())
     if len(members) == 1:

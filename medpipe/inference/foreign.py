@@ -17,6 +17,8 @@ from medpipe.bundle import Bundle
 from medpipe.errors import BundleError
 from medpipe.inference.torchscript import read_torchscript
 
+FOREIGN = ("monai", "torchscript")
+"""Kinds of networks that torch runs, and OpenVINO where it can convert them."""
 MONAI_NETWORKS = (
     "AttentionUnet",
     "BasicUNet",

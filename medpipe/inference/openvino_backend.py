@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from medpipe.bundle import Bundle
 from medpipe.errors import BundleError
 from medpipe.identity import digest
-from medpipe.inference.foreign import read_onnx
+from medpipe.inference.foreign import FOREIGN, read_onnx
 
-_FORMAT = "2"
+_FORMAT = "3"
 """Of what lies in the cache; a new number leaves old entries alone."""
 
 
@@ -106,13 +106,17 @@ def _convert(openvino: Any, bundle: Bundle) -> Any:
 
     network = WithActivation(load_network(bundle), bundle.network.activation).eval()
     example = torch.zeros(1, bundle.input.channels, *bundle.window.patch)
-    free = [1, bundle.input.channels, *([-1] * bundle.input.spatial_dims)]
+    # of other people's networks some work out sizes while they are traced: what is traced is true of this window alone
+    foreign = bundle.network.name in FOREIGN
+    sizes = bundle.window.patch if foreign else [-1] * bundle.input.spatial_dims
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # tracing warns of shape arithmetic, which the sizes tested here cover
-            return openvino.convert_model(network, example_input=example, input=free)
+            return openvino.convert_model(
+                network, example_input=example, input=[1, bundle.input.channels, *sizes]
+            )
     except Exception as error:
         raise BundleError(
             f"{bundle.folder}: OpenVINO cannot convert network {bundle.network.name}: {error}"

@@ -89,7 +89,7 @@ def predict(
                 continue  # interpolation exceeds no value it interpolates
             _threshold(whole, spec, image, mask[number])
             if bundle.exclusive:
-                _give_way(mask, number, prepared, working)
+                _give_way(mask, number, prepared, working, to_background=bundle.network.argmax)
         labels, refined = _components(mask[number], whole, spec, image, bundle, budget, clock)
         with clock("lesions"):
             np.not_equal(labels, 0, out=mask[number])
@@ -127,13 +127,25 @@ def _threshold(whole: NDArray[np.float32], spec: ClassSpec, image: Image, out: N
         out &= ~image.padding
 
 
-def _give_way(mask: NDArray[np.bool_], number: int, prepared: Prepared, working: NDArray[np.float32]) -> None:
-    """Of classes that exclude each other the more probable one keeps a pixel; of equals the earlier."""
-    others = np.delete(working, number, axis=0)
-    if not len(others):
+def _give_way(
+    mask: NDArray[np.bool_],
+    number: int,
+    prepared: Prepared,
+    working: NDArray[np.float32],
+    *,
+    to_background: bool,
+) -> None:
+    """Of classes that exclude each other the more probable one keeps a pixel; of equals the earlier.
+
+    With `to_background` the background is one of them: what no class is.
+    """
+    rivals = np.delete(working, number, axis=0)
+    if to_background:
+        rivals = np.concatenate([rivals, 1 - working.sum(axis=0, keepdims=True)])
+    if not len(rivals):
         return
     view = prepared.way_back.view(mask[number])
-    own, rival = prepared.way_back.bands(working[number]), prepared.way_back.bands(others.max(axis=0))
+    own, rival = prepared.way_back.bands(working[number]), prepared.way_back.bands(rivals.max(axis=0))
     for (band, values), (_, opposed) in zip(own, rival, strict=True):
         view[band] &= values >= opposed
     mask[number] &= ~mask[:number].any(axis=0)

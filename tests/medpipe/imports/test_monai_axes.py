@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.inferers.inferer import SliceInferer
-from monai.transforms.spatial.array import Spacing
+from monai.transforms.spatial.array import Orientation, Spacing
 from numpy.typing import NDArray
 
 from medpipe.bundle import InputSpec
@@ -23,7 +23,6 @@ from medpipe.types import Grid, Image, SourceFrame
 
 SIZES = {"L": 1.2, "R": 1.2, "P": 0.8, "A": 0.8, "S": 5.0, "I": 5.0}
 """mm between voxels along each axis of the body."""
-OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "S": "I", "I": "S"}
 LPS = {"L": (0, 1.0), "R": (0, -1.0), "P": (1, 1.0), "A": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
 
 
@@ -71,12 +70,12 @@ def scanned(along: str, smooth: bool = False) -> Image:
     return Image(array, Grid(shape, affine), frames, "1", "1", "n", "CT", "MONOCHROME2", True)  # type: ignore[arg-type]
 
 
-def in_monai(image: Image, scan: str, axcodes: str) -> NDArray[np.float32]:
-    """The (x, y, z) array of a file that MONAI has turned to `axcodes`: axes permuted and mirrored, nothing else."""
-    stored = image.array[0].transpose(2, 1, 0)
-    axes = [next(n for n, have in enumerate(scan) if have in (want, OPPOSITE[want])) for want in axcodes]
-    mirrored = [n for n, want in enumerate(axcodes) if want not in scan]
-    return np.asarray(np.flip(stored.transpose(axes), tuple(mirrored)), dtype=np.float32)
+def in_monai(image: Image, axcodes: str) -> NDArray[np.float32]:
+    """The (x, y, z) array that MONAI makes of the file: as LoadImage reads it, turned by its own Orientation."""
+    stored = torch.from_numpy(image.array[0].transpose(2, 1, 0).copy())[None]
+    ras = torch.from_numpy(np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.grid.affine)
+    turned = Orientation(axcodes=axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))
+    return np.asarray(turned(MetaTensor(stored, affine=ras))[0], dtype=np.float32)
 
 
 @pytest.mark.parametrize("scan", ["LPS", "RAS", "PIR"])
@@ -87,7 +86,7 @@ def test_a_volume_has_the_same_array(scan: str, axcodes: str) -> None:
     spaced = {"_target_": "Spacingd", "pixdim": pixdim}
     inferer = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16]}
     image = scanned(scan)
-    theirs = in_monai(image, scan, axcodes)
+    theirs = in_monai(image, axcodes)
     assert np.array_equal(
         to_working_grid(image, spec_of(configured([turned, spaced], **inferer))).array[0], theirs
     )
@@ -105,7 +104,7 @@ def test_a_spacing_goes_with_its_axis(axcodes: str) -> None:
     ]
     image = scanned("LPS", smooth=True)
     affine = torch.diag(torch.tensor([*(SIZES[letter] for letter in axcodes), 1.0], dtype=torch.float64))
-    volume = MetaTensor(torch.from_numpy(in_monai(image, "LPS", axcodes).copy())[None], affine=affine)
+    volume = MetaTensor(torch.from_numpy(in_monai(image, axcodes).copy())[None], affine=affine)
     theirs = np.asarray(Spacing(pixdim=pixdim)(volume)[0])
     config = configured(transforms, _target_="SlidingWindowInferer", roi_size=16)
     ours = to_working_grid(image, spec_of(config, [16, 16, 16])).array[0]
@@ -118,7 +117,7 @@ def test_a_spacing_goes_with_its_axis(axcodes: str) -> None:
 @pytest.mark.parametrize("axcodes", ["RAS", "PIR"])
 def test_a_slice_is_the_same_picture(across: int, axcodes: str) -> None:
     image = scanned("LPS")
-    theirs = in_monai(image, "LPS", axcodes)
+    theirs = in_monai(image, axcodes)
     plane = [n for axis, n in enumerate(theirs.shape) if axis != across]
     seen: list[NDArray[np.float32]] = []
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers.inferer import SlidingWindowInferer
+from monai.networks import nets
 from monai.networks.nets.unet import UNet
 
 from medpipe.bundle import find_bundle
@@ -122,7 +123,8 @@ def test_what_the_metadata_say_is_in_the_bundle(tmp_path: Path) -> None:
     assert (bundle.id, bundle.version) == ("ours", "0.5.3")
     assert find_bundle("ours", [tmp_path]).hash == bundle.hash
     assert bundle.class_ids == ("spleen", "liver-lobe")
-    assert bundle.exclusive
+    assert bundle.exclusive and bundle.network.argmax
+    assert [spec.threshold for spec in bundle.classes] == [0.333, 0.333], "the likeliest of three is no less"
     assert bundle.window.patch == (32, 48, 32)
     assert bundle.input.orientation == "SAR", (
         "their first axis runs to the right; ours is written from i to k"
@@ -371,3 +373,32 @@ def test_what_this_monai_gave_up_is_left_out(tmp_path: Path) -> None:
     null = {"_target_": "SegResNet", "out_channels": 3, "dropout_prob": None}
     network, _ = network_of(folder, Config({"network_def": null}, Path("inference.json")), 3)
     assert network["hyper"] == {"target": "SegResNet"}
+
+
+@pytest.mark.parametrize("name", [pytest.param("SwinUNETR", marks=pytest.mark.slow), "UNETR"])
+def test_a_transformer_is_built_as_it_was(name: str, tmp_path: Path) -> None:
+    """SwinUNETR of MONAI before 1.5 states the size of its images, which changes nothing; UNETR hangs on it."""
+    hyper: dict[str, Any] = {
+        "in_channels": 1,
+        "out_channels": 3,
+        "img_size": [64, 32, 32],
+        "feature_size": 12,
+    }
+    if name == "UNETR":
+        hyper |= {"feature_size": 4, "hidden_size": 24, "mlp_dim": 32, "num_heads": 2}
+    torch.manual_seed(0)
+    made = getattr(nets, name)(
+        **{k: v for k, v in hyper.items() if name == "UNETR" or k != "img_size"}
+    ).eval()
+    folder, _ = write(
+        tmp_path / "theirs",
+        made=made,
+        network_def={"_target_": name, **hyper},
+        inferer={"_target_": "SlidingWindowInferer", "roi_size": [64, 32, 32]},
+    )
+    bundle = import_bundle(folder, tmp_path / "ours")
+    patch = np.random.default_rng(0).normal(size=(1, 1, 64, 32, 32)).astype(np.float32)
+    with torch.inference_mode():
+        expected = torch.softmax(made(torch.from_numpy(patch)), dim=1)[:, 1:].numpy()
+    ran = load_backend(bundle, device="cpu", backend="torch", precision="f32")(patch)
+    assert np.abs(ran - expected).max() < 1e-4

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle
-from medpipe.errors import Refused
+from medpipe.errors import BundleError, Refused
 from medpipe.inference import predict, with_crf
 from medpipe.inference.passes import Ensemble
 from medpipe.types import Image
@@ -194,6 +194,33 @@ def test_classes_that_exclude_each_other_share_no_pixel(
     assert done.mask[1, 0, 50, :40].all() and done.mask[0, 0, 50, 56:].all()
     tie = predict(make_image(np.full_like(ramp, 128)), exclusive, Even(), tmp_path)
     assert tie.mask[0].all() and not tie.mask[1].any()
+
+
+def test_with_argmax_a_class_is_marked_where_the_background_is_less_probable(
+    make_image: MakeImage, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    """Left it is background (.4 to .35 and .25); right no class reaches a half, but one is the likeliest (.45)."""
+
+    class Three:
+        name, precision, device, batch = "three", "f32", "cpu", 1
+
+        def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            left, right = [0.35, 0.25], [0.27, 0.45]
+            values = np.where(
+                batch < 0.5, *(np.reshape(v, (2, 1, 1)).astype(np.float32) for v in (left, right))
+            )
+            return np.asarray(values, np.float32)
+
+    halves = np.zeros((1, 1, 96, 96), np.uint8)
+    halves[..., 48:] = 255
+    classes = ({"threshold": 0.333}, {"threshold": 0.333})
+    bundle = make_bundle(classes=classes, network={"activation": "softmax", "argmax": True})
+    mask = predict(make_image(halves), bundle, Three(), tmp_path).mask
+    assert not mask[0].any() and mask[1, 0, :, 48:].all() and not mask[1, 0, :, :48].any()
+    thresholds = make_bundle(classes=classes, network={"activation": "softmax"})
+    assert predict(make_image(halves), thresholds, Three(), tmp_path).mask[0, 0, :, :48].all()
+    with pytest.raises(BundleError, match="argmax: goes with"):
+        make_bundle(network={"argmax": True})
 
 
 def test_the_crf_is_used_where_the_class_says_so_and_is_on_record(
