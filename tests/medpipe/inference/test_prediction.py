@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from medpipe.bundle import Bundle
-from medpipe.errors import BundleError, Refused
+from medpipe.errors import Refused
 from medpipe.inference import predict, with_crf
 from medpipe.inference.passes import Ensemble
 from medpipe.types import Image
@@ -219,7 +220,7 @@ def test_with_argmax_a_class_is_marked_where_the_background_is_less_probable(
     assert not mask[0].any() and mask[1, 0, :, 48:].all() and not mask[1, 0, :, :48].any()
     thresholds = make_bundle(classes=classes, network={"activation": "softmax"})
     assert predict(make_image(halves), thresholds, Three(), tmp_path).mask[0, 0, :, :48].all()
-    with pytest.raises(BundleError, match="argmax: goes with"):
+    with pytest.raises(ValidationError, match="argmax: goes with"):
         make_bundle(network={"argmax": True})
 
 
