@@ -1,6 +1,6 @@
 """Other people's networks on volumes that they have not seen: by their own code, and imported, through our pipeline.
 
-    python bench/imported.py monai [--data HIPPOCAMPUS] [--minutes 3]
+    python bench/imported.py [monai] [--data HIPPOCAMPUS] [--minutes 3]
     python bench/imported.py nnunet RESULT PREDICTIONS [--data HIPPOCAMPUS]
 
 `monai` trains a small U-Net of MONAI's on folds 1 to 4, with its own transforms on a grid that is no volume's own,
@@ -59,11 +59,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=["monai", "nnunet"])
+    parser.add_argument("kind", choices=["monai", "nnunet"], nargs="?", default="monai")
     parser.add_argument("folders", type=Path, nargs="*", help="of nnU-Net: its result, and its predictions")
     parser.add_argument("--data", type=Path, default=DATA / "hippocampus")
     parser.add_argument("--minutes", type=float, default=3, help="of training (monai)")
     options = parser.parse_args()
+    if not options.data.is_dir():
+        print(f"skipped, no data ({options.data.name})")
+        return
     folds = read_folds(ROOT / "experiments" / "folds" / "hippocampus.toml")
     unseen, seen = folds[0], [name for fold in folds[1:] for name in fold]
     with tempfile.TemporaryDirectory() as scratch:
