@@ -8,11 +8,11 @@ from typing import Any
 
 from medpipe.bundle import Bundle
 from medpipe.errors import BundleError
-from medpipe.imports.monai_config import Config, read_json
+from medpipe.imports.monai_config import Config
 from medpipe.imports.monai_network import network_of
 from medpipe.imports.monai_transforms import Postprocessing, Preprocessing
 from medpipe.imports.monai_window import Window
-from medpipe.imports.source import Choices, needed
+from medpipe.imports.source import Choices, needed, read_json
 from medpipe.imports.written import class_rows, marked_as, write_bundle
 
 _MODALITIES = {"ct": "CT", "mr": "MR", "mri": "MR", "us": "US", "xr": "DX", "pet": "PT"}

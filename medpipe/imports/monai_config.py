@@ -6,7 +6,6 @@ plain values are followed; an expression is refused where its value would matter
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +18,6 @@ Component = Mapping[str, Any]
 _DEEPEST = 50
 _MOST = 100_000
 """Values under one key: a list of references to lists of references grows without end in a small file."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises BundleError where it cannot be read or is another value."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise BundleError(f"{path}: cannot be read as JSON: nested too deep") from error
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path}: is no JSON object")
-    return content
 
 
 def target_of(component: Component, where: str) -> str:

@@ -13,10 +13,9 @@ from typing import Any
 
 from medpipe.bundle import Bundle
 from medpipe.errors import BundleError, ConfigError
-from medpipe.imports.monai_config import read_json
 from medpipe.imports.nnunet_network import hyper_of, weights_of
 from medpipe.imports.pickled import dense, load_checkpoint
-from medpipe.imports.source import Choices, needed
+from medpipe.imports.source import Choices, needed, read_json
 from medpipe.imports.written import class_rows, marked_as, write_bundle
 
 Plain = Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,19 @@ def bundle_id(text: str) -> str:
     """A bundle id out of any name: lower case, digits, hyphens."""
     plain = "".join(c if c.isalnum() and c.isascii() else "-" for c in text.lower())
     return "-".join(part for part in plain.split("-") if part)[:64].rstrip("-") or "imported"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises BundleError where it cannot be read or is another value."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise BundleError(f"{path}: cannot be read as JSON: nested too deep") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: is no JSON object")
+    return content
 
 
 def needed(value: Any, option: str, why: str) -> Any:
