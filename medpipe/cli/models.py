@@ -107,14 +107,26 @@ def folds(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.toml", help="The list to write.")],
     count: Annotated[int, typer.Option("--folds", min=2, help="How many.")] = 5,
+    experiment: Annotated[
+        Path | None,
+        typer.Option(
+            "--experiment",
+            metavar="EXPERIMENT.toml",
+            exists=True,
+            dir_okay=False,
+            help="Leave out images whose SEGs say nothing of this experiment's classes.",
+        ),
+    ] = None,
 ) -> None:
     """Deal a folder's images into folds.
 
     Only images with a truth; those of one patient, where the folder says whose they are, stay together.
     """
     from medpipe.training import write_folds
+    from medpipe.training.experiment import load_experiment
 
-    dealt = write_folds(data, out, count)
+    labels = load_experiment(experiment).labels if experiment else ()
+    dealt = write_folds(data, out, count, labels)
     typer.echo(f"{out}: {', '.join(str(len(fold)) for fold in dealt)} images")
 
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tomli_w
 
 from medpipe.errors import ConfigError
+from medpipe.training.dicom_pairs import Label
 from medpipe.training.sources import open_source
 
 
-def write_folds(data: Path, out: Path, count: int) -> list[list[str]]:
+def write_folds(data: Path, out: Path, count: int, labels: Sequence[Label] = ()) -> list[list[str]]:
     """Writes the list of folds that an experiment names as `data.folds`; returns it.
 
+    With `labels`, the experiment's classes, images whose SEGs are all about other things are left out.
     Raises ConfigError where there is nothing to deal, or `out` exists: a list that was trained by is not replaced.
     """
     if out.exists():
         raise ConfigError(
             f"{out}: exists; images would change sides, so a list of folds is never overwritten"
         )
-    folds = deal(open_source(data, None).groups(), count)
+    folds = deal(open_source(data, None, labels).groups(), count)
     out.write_text(tomli_w.dumps({"fold": [{"pictures": fold} for fold in folds]}), encoding="utf-8")
     return folds
 

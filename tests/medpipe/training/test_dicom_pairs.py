@@ -11,6 +11,7 @@ import pydicom
 import pytest
 
 from medpipe.bundle import InputSpec
+from medpipe.cli.app import EXIT_USAGE, run
 from medpipe.config import parse_config
 from medpipe.errors import ConfigError
 from medpipe.process import Processor
@@ -132,6 +133,24 @@ def test_a_later_seg_about_something_else_supersedes_nothing(
     assert source.groups() == {}, "of an image whose only SEG is about something else nothing is known"
     with pytest.raises(ConfigError, match=f"no SEG of {name} has a segment of x; take it out"):
         source.truth(name, 1)
+
+
+@pytest.mark.parametrize(("name", "patients"), [("Liver", 1), ("Kidney", 0)])
+def test_folds_for_an_experiment_leave_out_images_of_which_no_seg_knows_its_classes(
+    pairs: tuple[Path, Prediction],
+    tmp_path: Path,
+    experiment: Path,
+    name: str,
+    patients: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, _ = pairs
+    shutil.copytree(folder / "study", tmp_path / "data" / "study")
+    later_seg(folder, tmp_path / "data" / "liver.dcm", of_the_liver)
+    experiment.write_text(experiment.read_text().replace('name = "MA"', f'name = "{name}"'))
+    dealing = ["folds", str(tmp_path / "data"), "--out", str(tmp_path / "list.toml"), "--folds", "2"]
+    assert run([*dealing, "--experiment", str(experiment)]) == EXIT_USAGE
+    assert f"{patients} patients or images with a truth are too few" in capsys.readouterr().err
 
 
 def test_a_later_seg_in_which_every_mark_was_removed_says_that_nothing_is_there(
