@@ -45,7 +45,7 @@ def load_encoder(encoder: MobileNetV3Encoder, checkpoint: Mapping[str, Tensor]) 
             raise ValueError(f"the checkpoint (named as {naming.whose} does) {what} {keys[0]}{more}")
     own = encoder.state_dict()
     weights = {here: checkpoint[there] for here, there in names.items()}
-    weights["stem.0.weight"] = _recoloured(weights["stem.0.weight"], own["stem.0.weight"].shape[1])
+    weights["stem.0.weight"] = recoloured(weights["stem.0.weight"], own["stem.0.weight"].shape[1])
     for here, value in weights.items():
         if value.shape != own[here].shape:
             wanted, given = tuple(own[here].shape), tuple(value.shape)
@@ -118,8 +118,8 @@ def _parts(rows: Sequence[Row]) -> Iterator[list[str]]:
         inputs = row.outputs
 
 
-def _recoloured(kernel: Tensor, channels: int) -> Tensor:
-    """(outputs, 3, k, k) -> (outputs, channels, k, k) with the same answer to grey."""
+def recoloured(kernel: Tensor, channels: int) -> Tensor:
+    """(outputs, colours, k, k) -> (outputs, channels, k, k) with the same answer to grey."""
     if kernel.shape[1] == channels:
         return kernel
     return (kernel.sum(dim=1, keepdim=True) / channels).expand(-1, channels, -1, -1)

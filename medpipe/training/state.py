@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from medpipe.errors import ConfigError
 from medpipe.training.experiment import Experiment, Optimiser
 from nets import registry
 from nets.mobilenet import MobileNetV3Encoder
-from nets.pretrained import load_encoder
+from nets.pretrained import load_encoder, recoloured
 
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
@@ -139,7 +139,8 @@ def begin_with(network: nn.Module, path: Path, take: Sequence[str] = ()) -> None
     """Loads weights to begin with: a run's checkpoint (its averaged network) or a safetensors file.
 
     With `take` only the named parts of the network are loaded ("encoder", "decoder.0"), each of them whole; the others
-    keep their first values. Raises ConfigError where something is missing, left over or of another size.
+    keep their first values. An encoder of colour pictures sees grey ones as it saw grey in colour, and the reverse.
+    Raises ConfigError where something is missing, left over or of another size.
     """
     if not path.is_file():
         raise ConfigError(f"network.weights: {path} is not there")
@@ -147,7 +148,8 @@ def begin_with(network: nn.Module, path: Path, take: Sequence[str] = ()) -> None
         saved = _read(path)
         weights = saved if path.suffix == SAFE else saved["average"]
         if take:
-            weights = _parts(weights, take) | _others(network.state_dict(), take)
+            own = network.state_dict()
+            weights = _in_our_colours(_parts(weights, take), own) | _others(own, take)
         network.load_state_dict(weights)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"network.weights: {path} does not fit this network: {error}") from error
@@ -187,6 +189,20 @@ def _parts(weights: dict[str, Any], take: Sequence[str]) -> dict[str, Any]:
             known = ", ".join(sorted({key.split(".")[0] for key in weights}))
             raise ConfigError(f"network.take: the weights have no part {part!r}; they have {known}")
     return {key: value for key, value in weights.items() if _within(key, take)}
+
+
+def _in_our_colours(weights: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The first convolution's kernels for one channel where they are of three, and the reverse."""
+    fitted = dict(weights)
+    for key, kernel in weights.items():
+        ours = own.get(key)
+        if (
+            ours is not None
+            and kernel.dim() == ours.dim() == 4
+            and {kernel.shape[1], ours.shape[1]} == {1, 3}
+        ):
+            fitted[key] = recoloured(kernel, ours.shape[1])
+    return fitted
 
 
 def _others(weights: dict[str, Any], take: Sequence[str]) -> dict[str, Any]:
