@@ -1,4 +1,4 @@
-"""What should surround an image smaller than the patch: mean Dice with either `padding`, at the best threshold of each.
+"""What should surround an image smaller than the patch: mean Dice with each `padding`, at the best threshold of each.
 
     python bench/padding.py --bundle FOLDER [--data HIPPOCAMPUS] [--fold 0]
 
@@ -29,7 +29,7 @@ def main() -> None:
     print(f"{held_out}, mean Dice at the best threshold\n")
     print("| padding |", " | ".join(bundle.class_ids), "|")
     print("| --- |", " | ".join("---" for _ in bundle.class_ids), "|")
-    for padding in ("edge", "zero"):
+    for padding in ("edge", "zero") if bundle.input.black is None else ("edge", "zero", "black"):
         window = bundle.window.model_copy(update={"padding": padding})
         cells = best(replace(bundle, window=window), held_out.data, held_out.names)
         print(f"| {padding} |", " | ".join(cells), "|", flush=True)

@@ -108,8 +108,9 @@ class WindowSpec(Section):
     """Always average over mirrored views, also where the site does not ask for it; gives each lesion an uncertainty."""
     mirrored: tuple[Axis, ...] | None = Field(default=None, min_length=1)
     """Axes that the views are mirrored along where it is not all of them: no ultrasound has the skin at the bottom."""
-    padding: Literal["edge", "zero"] = "edge"
-    """What surrounds an image smaller than the patch: its outermost values, or 0 after normalisation."""
+    padding: Literal["edge", "zero", "black"] = "edge"
+    """What surrounds an image smaller than the patch: its outermost values, 0 after normalisation, or the lowest value
+    before it, as in training."""
 
     @model_validator(mode="after")
     def _axes(self) -> WindowSpec:
@@ -216,6 +217,10 @@ class Description(Section):
             raise ValueError("two classes have the same id")
         if len(self.window.patch) != self.input.spatial_dims:
             raise ValueError(f"window.patch needs {self.input.spatial_dims} sizes")
+        if self.window.padding == "black" and self.input.black is None:
+            raise ValueError(
+                'window.padding: with z-score black has no value; "zero" is what training puts there'
+            )
         if self.input.scale != "fit" and any(spec.scales != (1.0,) for spec in self.classes):
             raise ValueError('classes: scales go with input.scale = "fit"')
         known = [f"{class_id}_{measure}" for class_id in ids for measure in MEASURES]

@@ -130,3 +130,15 @@ class InputSpec(Section):
                 if len(getattr(self.normalise, name)) != self.channels:
                     raise ValueError(f"normalise.{name} needs {self.channels} values")
         return self
+
+    @property
+    def black(self) -> tuple[float, ...] | None:
+        """What the lowest value becomes in each channel; None with z-score, where every image has its own."""
+        match self.normalise:
+            case MeanStd(mean=means, std=stds):
+                return tuple(-mean / std for mean, std in zip(means, stds, strict=True))
+            case Window(mean=mean, std=std):
+                return (-mean / std,) * self.channels
+            case Percentile():
+                return (0.0,) * self.channels
+        return None

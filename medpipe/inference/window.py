@@ -44,6 +44,9 @@ def slide(
     """
     flat = bundle.input.spatial_dims == 2
     array, inside = prepared.array, prepared.inside
+    around = _around(bundle)
+    if around is not None:
+        array = array - around
     # 2-D: each slice is an item (1, C, J, I); 3-D: the whole is one item (1, C, K, J, I)
     items = [array[None, :, k] for k in range(array.shape[1])] if flat else [array[None]]
     fields = (
@@ -54,7 +57,7 @@ def slide(
     windows = len(items) * _window_count(items[0].shape[2:], bundle.window.patch, bundle.window.overlap)
     classes = len(bundle.classes)
     views = mirrored_views(bundle.input.spatial_dims, bundle.window.mirrored_axes) if tta else AS_IT_IS
-    predictor = _Predictor(backend, inside is not None, classes, views, windows, progress)
+    predictor = _Predictor(backend, inside is not None, classes, views, windows, progress, around)
     out = np.empty((predictor.channels, *array.shape[1:]), np.float32)
     for number, (item, field) in enumerate(zip(items, fields, strict=True)):
         fed = item if field is None else np.concatenate([item, field.astype(np.float32)], axis=1)
@@ -67,6 +70,16 @@ def slide(
     if inside is not None:
         out *= inside
     return Seen(out[:classes], out[classes:] if predictor.repeated else None)
+
+
+def _around(bundle: Bundle) -> NDArray[np.float32] | None:
+    """What surrounds a small image where it is neither 0 nor its edge: float32 (channels, 1, 1, 1).
+
+    MONAI puts one value around all channels, 0: so it is given the image less this, and the network the sum.
+    """
+    if bundle.window.padding != "black":
+        return None
+    return np.asarray(bundle.input.black, np.float32).reshape(-1, 1, 1, 1)
 
 
 def _inferer(bundle: Bundle, backend: Backend) -> Callable[[torch.Tensor, _Predictor], torch.Tensor]:
@@ -108,8 +121,9 @@ class _Predictor:
         views: Sequence[View],
         windows: int,
         progress: Progress | None,
+        around: NDArray[np.float32] | None,
     ) -> None:
-        self._backend, self._has_field, self._classes = backend, has_field, classes
+        self._backend, self._has_field, self._classes, self._around = backend, has_field, classes, around
         self._views, self._windows, self._progress = views, windows, progress
         self.repeated = len(views) * len(members_of(backend)) > 1
         self.channels = 2 * classes if self.repeated else classes
@@ -124,6 +138,8 @@ class _Predictor:
         out = np.zeros((len(patches), self.channels, *patches.shape[2:]), np.float32)
         if wanted.any():
             chosen = patches if wanted.all() else patches[wanted]
+            if self._around is not None:
+                chosen = chosen + (self._around if chosen.ndim == 5 else self._around[:, 0])
             if self.repeated:
                 out[wanted] = np.concatenate(mean_and_spread(self._backend, chosen, self._views), axis=1)
             else:

@@ -310,13 +310,23 @@ class Trainer:
             mean, std = normalisation(self.spec.input)
             image = (image - torch.from_numpy(mean)) / torch.from_numpy(std)
         fed = image.transpose(0, 1) if self._flat else image[None]
-        short = [-n % self._multiple for n in fed.shape[2:]]
-        padded = functional.pad(fed, [n for size in reversed(short) for n in (0, size)])
+        padded = self._surrounded(fed)
         with torch.inference_mode(), self._autocast():
             logits = self.state.average(self._laid_out(padded))
         kept = logits.float()[(..., *(slice(n) for n in fed.shape[2:]))]
         probability = torch.sigmoid(kept).cpu()
         return np.asarray((probability.transpose(0, 1) if self._flat else probability[0]).numpy())
+
+    def _surrounded(self, fed: Tensor) -> Tensor:
+        """An image (1, channels, ..., J, I) with sides that the network takes, surrounded as in the bundle's window."""
+        short = [-n % self._multiple for n in fed.shape[2:]]
+        sides = [n for size in reversed(short) for n in (0, size)]
+        padding = self.spec.bundle.get("window", {}).get("padding", "edge")
+        if padding == "edge":
+            return functional.pad(fed, sides, mode="replicate")
+        black = self.spec.input.black if padding == "black" else None
+        around = fed.new_tensor(black or (0.0,) * fed.shape[1]).reshape(1, -1, *[1] * (fed.dim() - 2))
+        return functional.pad(fed - around, sides) + around
 
     def _laid_out(self, image: Tensor) -> Tensor:
         layout = torch.channels_last if self._flat else torch.channels_last_3d

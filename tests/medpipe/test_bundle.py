@@ -1,12 +1,13 @@
 """A bundle folder is checked when it is loaded: each fault is one line that names the key."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from medpipe.bundle import available_bundles, find_bundle, load_bundle
+from medpipe.bundle import InputSpec, available_bundles, find_bundle, load_bundle
 from medpipe.errors import BundleError, NotFound
 from medpipe.process import default_bundle_ids
 
@@ -54,6 +55,22 @@ def test_a_sound_folder_gives_a_bundle(tmp_path: Path) -> None:
     assert bundle.input.working_size == (960, 1440)
     assert bundle.network_arguments() == {"in_channels": 3, "classes": 1, "spatial_dims": 2}
     assert bundle.crf.mode == "guarded" and not bundle.classes[0].crf
+
+
+def test_black_is_what_the_lowest_value_becomes(tmp_path: Path) -> None:
+    text = GOOD.replace("[window]", '[window]\npadding = "black"').replace("mean = [0.5,", "mean = [0.3,")
+    bundle = load_bundle(write(tmp_path / "spots", text))
+    assert bundle.input.black == pytest.approx((-1.5, -2.5, -2.5)) and bundle.window.padding == "black"
+    own = {"modality": ["MR"], "channels": 1, "spatial_dims": 3}
+    window = {"kind": "window", "low": -100, "high": 300, "mean": 0.5, "std": 0.25}
+    percentile = {"kind": "percentile", "low": 1, "high": 99}
+    assert [
+        InputSpec.model_validate({**own, "normalise": normalise}).black
+        for normalise in (window, percentile, {"kind": "z-score"})
+    ] == [(-2.0,), (0.0,), None]
+    scored = re.sub(r"normalise = .*", 'normalise = { kind = "z-score" }', text)
+    with pytest.raises(BundleError, match="with z-score black has no value"):
+        load_bundle(write(tmp_path / "scored", scored))
 
 
 def test_sizes_belong_to_pictures_that_are_fitted(tmp_path: Path) -> None:

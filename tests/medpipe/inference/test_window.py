@@ -66,7 +66,7 @@ class LeftIsBright:
         return np.asarray((one + np.roll(one, 1, axis=-1)) / 2)
 
 
-@pytest.mark.parametrize(("padding", "beyond"), [("edge", 1.0), ("zero", 0.0)])
+@pytest.mark.parametrize(("padding", "beyond"), [("edge", 1.0), ("zero", 0.0), ("black", -1.5)])
 def test_a_picture_smaller_than_the_patch_is_surrounded_as_its_network_learned(
     make_bundle: MakeBundle, padding: str, beyond: float
 ) -> None:
@@ -77,7 +77,8 @@ def test_a_picture_smaller_than_the_patch_is_surrounded_as_its_network_learned(
             seen.append(batch)
             return batch
 
-    bundle = make_bundle(window={"patch": [64, 64], "padding": padding})
+    normalise = {"kind": "mean-std", "mean": [0.3], "std": [0.2]}
+    bundle = make_bundle(window={"patch": [64, 64], "padding": padding}, normalise=normalise)
     out = slide(prepared(np.ones((1, 1, 64, 40), np.float32)), bundle, Watching()).probability
     assert out.shape == (1, 1, 64, 40) and np.allclose(out, 1)
     assert seen[0].shape == (1, 1, 64, 64) and np.allclose(seen[0][0, 0, :, [0, -1]], beyond)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from medpipe.bundle import InputSpec
 from medpipe.errors import ConfigError
 from medpipe.training import train
 from medpipe.training.experiment import Optimiser, Paste, Stage, load_experiment, load_run
@@ -51,6 +53,32 @@ def test_with_deep_supervision_every_head_learns_and_the_last_one_is_kept(
     assert not any(torch.equal(before[name], trainer.state.network.state_dict()[name]) for name in heads)
     case = trainer.cases.measured["held_out"][0]
     assert trainer.probabilities(case).shape == (4, *case.image.shape[1:])
+
+
+@pytest.mark.parametrize(("padding", "beyond"), [("edge", 0.0), ("zero", 0.0), ("black", -2.0)])
+def test_it_is_measured_on_pictures_surrounded_as_in_use(
+    experiment: Path, drawn_data: Path, tmp_path: Path, padding: str, beyond: float
+) -> None:
+    """A strip of grey below each picture once hid what a network knew."""
+    spec = load_experiment(experiment)
+    window = {**spec.bundle["window"], "padding": padding}
+    normalise = {"kind": "mean-std", "mean": [0.5] * 3, "std": [0.25] * 3}
+    spec = spec.model_copy(
+        update={
+            "bundle": {**spec.bundle, "window": window},
+            "input": InputSpec.model_validate({**spec.input.model_dump(), "normalise": normalise}),
+        }
+    )
+    trainer = Trainer(spec, drawn_data, tmp_path, CPU)
+    case = trainer.cases.measured["held_out"][0]
+    cut = replace(case, image=case.image[..., :-5], masks=case.masks[..., :-5], inside=case.inside[..., :-5])
+    seen: list[Tensor] = []
+    trainer.state.average.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    assert trainer.probabilities(cut).shape[1:] == cut.image.shape[1:]
+    (fed,) = seen
+    assert fed.shape[-1] % 32 == 0 and fed.shape[-1] - cut.image.shape[-1] >= 5
+    strip, edge = fed[..., cut.image.shape[-1] :], fed[..., cut.image.shape[-1] - 1 : cut.image.shape[-1]]
+    assert torch.allclose(strip, edge.expand_as(strip) if padding == "edge" else torch.tensor(beyond))
 
 
 def test_a_run_leaves_its_experiment_its_folds_and_its_figures(
