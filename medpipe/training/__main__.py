@@ -1,4 +1,7 @@
-"""`python -m medpipe.training RUN BUNDLE --data FOLDER`: write a bundle folder from a run that exists already."""
+"""`python -m medpipe.training RUN BUNDLE --data FOLDER`: write a bundle folder from a run that exists already.
+
+The report of the figures replaces the run's; with --member, where they are not that run's alone, it is BUNDLE-report.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
+        together = arguments.bundle.with_name(f"{arguments.bundle.name}-report")
+        report = together if arguments.member else arguments.run / REPORT
         export_bundle(
             arguments.run,
             arguments.bundle,
             data=arguments.data,
             members=arguments.member,
-            report_into=arguments.run / REPORT if arguments.data else None,
+            report_into=report if arguments.data else None,
             cross_validated=over_folds(arguments.cross_validated) if arguments.cross_validated else "",
         )
     except MedpipeError as error:

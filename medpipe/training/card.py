@@ -52,13 +52,19 @@ def write_card(
         unknown = "" if cross_validated else " One training run, one fold: no spread is known."
         parts.append("\n\n".join(READING) + unknown)
     if cross_validated:
-        text = "Runs of the same experiment that held out one fold each; this bundle's weights are of one run alone."
+        weights = "this bundle's weights are of one run alone." if bundle.network.members == 1 else _SINGLE
+        text = f"Runs of the same experiment that held out one fold each; {weights}"
         parts.append(f"## Over folds\n\n{text}\n\n{cross_validated}")
     parts.append(f"## Thresholds\n\n{thresholds_table(bundle, gains)}")
     parts += _told(texts, "failures", "limits")
     path = folder / CARD
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
+
+
+_SINGLE = (
+    "each measured alone: the mean of several has no such figures, as each fold was learned by some of them."
+)
 
 
 def _told(texts: Mapping[str, str], *keys: str) -> list[str]:

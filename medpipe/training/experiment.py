@@ -51,8 +51,9 @@ class Data(Section):
     `folds` is a TOML file beside the experiment; the images of fold `held_out` are in no training step, and with "none"
     every fold trains: for the network that ships, after others were measured on each fold. The images of `thresholds`
     are in no training step either: thresholds are chosen on them, so that fold `held_out` stays unseen. Instead of a
-    list, `thresholds_share` takes every n-th of the other folds' sorted names, n the nearest to 1 / share. `weights`
-    says of hard images how much more often than others patches are cut from them (1: as often).
+    list, `thresholds_share` takes every n-th of the other folds' sorted names, n the nearest to 1 / share. With
+    `thresholds_always` the list is kept out of every fold's run, so that networks of several can make one bundle.
+    `weights` says of hard images how much more often than others patches are cut from them (1: as often).
     """
 
     classes: tuple[str, ...] = Field(min_length=1, max_length=8)
@@ -60,6 +61,7 @@ class Data(Section):
     held_out: Annotated[int, Field(ge=0)] | Literal["none"] = 0
     thresholds: tuple[str, ...] = ()
     thresholds_share: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    thresholds_always: bool = False
     weights: dict[str, Positive] = Field(default_factory=dict)
 
     @property

@@ -22,7 +22,7 @@ from medpipe.training.decision import Choice, choose
 from medpipe.training.describe import describe
 from medpipe.training.evaluation import measure
 from medpipe.training.experiment import Experiment, load_run, split
-from medpipe.training.members import check_members
+from medpipe.training.members import check_members, together
 from medpipe.training.report import WORST, Origin, write_report
 from medpipe.training.state import BEST, CHECKPOINT, build_network
 
@@ -41,11 +41,12 @@ def export_bundle(
     With `data`, thresholds and smallest sizes (and with `decision.crf = "measure"` who uses the CRF) are chosen on the
     experiment's threshold pictures, through the whole pipeline at native resolution, and the card tells the figures of
     the held-out fold (where none is held out, of the threshold pictures); without it the thresholds are 0.5 and the
-    card says that nothing was measured. `members` are other runs, whose networks are averaged with this one's.
+    card says that nothing was measured. `members` are other runs, also of other folds, whose networks are averaged with
+    this one's.
     `report_into` is a folder for the report of those figures, `cross_validated` a table over folds for the card. Raises
     ConfigError where a run has no checkpoint, or the runs do not go together.
     """
-    experiment = load_run(run)
+    experiment = together(load_run(run), members)
     if experiment.task != "segment":
         raise ConfigError(f"{run}: restores patches; begin another run with its weights, and export that one")
     if data is not None:

@@ -15,14 +15,18 @@ from medpipe.training.experiment import EXPERIMENT, FOLDS, Data, Experiment, rea
 def of_fold(experiment: Experiment, fold: int) -> Experiment:
     """The experiment with another fold held out, named `<name>-fold<K>`.
 
-    The list `data.thresholds` stays as it is for a fold that has none of its pictures. For another one threshold
-    pictures are taken by `data.thresholds_share`, else as large a share as the list has. The result names them.
+    The list `data.thresholds` stays as it is for a fold that has none of its pictures. For another one it is what is
+    left of the list with `data.thresholds_always`; else threshold pictures are taken by `data.thresholds_share`, or as
+    large a share as the list has. The result names them.
     """
     data = experiment.data
     folds = read_folds(data.folds)
     if not 0 <= fold < len(folds):
         raise ConfigError(f"{data.folds}: there is no fold {fold}, only 0 to {len(folds) - 1}")
-    if set(data.thresholds) & set(folds[fold]):
+    if data.thresholds_always:
+        left = tuple(name for name in data.thresholds if name not in folds[fold])
+        data = data.model_copy(update={"thresholds": left})
+    elif set(data.thresholds) & set(folds[fold]):
         outside = sum(map(len, folds)) - len(folds[fold if data.fold is None else data.fold])
         share = data.thresholds_share or len(data.thresholds) / outside
         data = data.model_copy(update={"thresholds": (), "thresholds_share": share})

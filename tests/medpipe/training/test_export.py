@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle, load_bundle
 from medpipe.errors import ConfigError
-from medpipe.inference import load_backend, load_network
+from medpipe.inference import load_network
 from medpipe.training import check_describable, evaluate_bundle, export_bundle, train
 from medpipe.training.cross_validation import read_report
 from medpipe.training.decision import SIZES, Choice
@@ -178,26 +178,3 @@ def test_the_card_tells_what_the_crf_was_measured_to_change(
     assert (
         "no interval: 1 of the pictures have the class" in card and "unless the experiment states it" in card
     )
-
-
-def test_several_runs_make_one_bundle_that_says_their_mean(
-    run: Path, experiment: Path, drawn_data: Path, tmp_path: Path
-) -> None:
-    experiment.write_text(experiment.read_text().replace("seed = 3", "seed = 4"))
-    other = train(experiment, data=drawn_data, out=tmp_path / "others", device="cpu").run
-    both = export_bundle(run, tmp_path / "both", members=[other])
-    alone = [export_bundle(one, tmp_path / f"alone-{n}") for n, one in enumerate((run, other))]
-    assert [m.weights_sha256 for m in both.members()] == [b.weights_sha256 for b in alone]
-    patch = np.random.default_rng(0).normal(size=(1, 3, 128, 128)).astype(np.float32)
-    said, first, second = (load_backend(b, "cpu", "torch")(patch) for b in (both, *alone))
-    assert np.abs(said - (first + second) / 2).max() < 1e-6 < np.abs(first - second).max()
-    assert "the mean of 2 networks" in (tmp_path / "both" / "CARD.md").read_text()
-
-
-def test_a_member_that_saw_the_pictures_kept_apart_is_refused(
-    run: Path, experiment: Path, drawn_data: Path, tmp_path: Path
-) -> None:
-    experiment.write_text(experiment.read_text().replace("held_out = 0", "held_out = 2"))
-    other = train(experiment, data=drawn_data, out=tmp_path / "others", device="cpu").run
-    with pytest.raises(ConfigError, match="was trained on drawn_0, which tiny"):
-        export_bundle(run, tmp_path / "both", members=[other])

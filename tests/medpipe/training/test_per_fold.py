@@ -47,6 +47,20 @@ def test_a_list_stays_for_every_fold_that_has_none_of_it(experiment: Path) -> No
     assert all(split(of_fold(spec, fold).data).thresholds for fold in range(3))
 
 
+def test_a_list_may_be_kept_out_of_every_fold(experiment: Path) -> None:
+    spec = load_experiment(experiment)
+    spec = spec.model_copy(
+        update={
+            "data": spec.data.model_copy(
+                update={"thresholds": ("drawn_1", "drawn_4"), "thresholds_always": True}
+            )
+        }
+    )
+    parts = [split(of_fold(spec, fold).data) for fold in range(3)]
+    assert [part.thresholds for part in parts] == [("drawn_1", "drawn_4"), ("drawn_4",), ("drawn_1",)]
+    assert not any({"drawn_1", "drawn_4"} & set(part.training) for part in parts)
+
+
 def test_a_share_is_dealt_without_a_list_as_well(experiment: Path) -> None:
     text = experiment.read_text().replace('thresholds = [\n    "drawn_1",\n]', "thresholds_share = 0.5")
     experiment.write_text(text)
