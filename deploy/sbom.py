@@ -126,14 +126,23 @@ def _component(package: metadata.Distribution) -> dict[str, Any]:
 def _model(folder: Path) -> dict[str, Any]:
     """A bundle that ships: a trained network is a part like any other."""
     about = tomllib.loads((folder / "bundle.toml").read_text(encoding="utf-8"))
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    reference = f"bundle:{about['id']}@{about['version']}"
+    weights = [
+        {
+            "type": "file",
+            "bom-ref": f"{reference}#{path.name}",
+            "name": path.name,
+            "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(path.read_bytes()).hexdigest()}],
+        }
+        for path in sorted(folder.glob("*.safetensors"))
+    ]
     return {
         "type": "machine-learning-model",
-        "bom-ref": f"bundle:{about['id']}@{about['version']}",
+        "bom-ref": reference,
         "name": about["id"],
         "version": about["version"],
-        "hashes": [{"alg": "SHA-256", "content": weights}],
         "licenses": [{"license": {"name": about["provenance"]["licence"]}}],
+        "components": weights,
     }
 
 

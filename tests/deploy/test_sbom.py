@@ -13,6 +13,8 @@ import sbom
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from medpipe.bundle import find_bundle
+
 ROOT = Path(local_orthanc.__file__).parent.parent
 LESSER = {"psycopg", "psycopg-binary"}
 """LGPL, as docs/dependencies.md says: used unmodified, and replaceable."""
@@ -79,8 +81,11 @@ def test_the_bill_lists_packages_models_and_who_needs_whom():
     parts = {part["name"].lower(): part for part in bill["components"]}
     assert parts["torch"]["purl"].startswith("pkg:pypi/torch@") and "+" not in parts["torch"]["version"]
     assert parts["psycopg"]["licenses"] == [{"expression": "LGPL-3.0-only"}]
-    model = parts["fundus-lesions"]
-    assert model["type"] == "machine-learning-model" and len(model["hashes"][0]["content"]) == 64
+    for bundle in map(find_bundle, ("fundus-lesions", "breast-ultrasound")):
+        model = parts[bundle.id]
+        assert (model["type"], model["version"]) == ("machine-learning-model", bundle.version)
+        files = {file["name"]: file["hashes"][0]["content"] for file in model["components"]}
+        assert files == {one.weights.name: one.weights_sha256 for one in bundle.members()}
     needs = {entry["ref"]: entry["dependsOn"] for entry in bill["dependencies"]}
     assert any(ref.startswith("pkg:pypi/numpy@") for ref in needs[parts["highdicom"]["purl"]])
     assert "pytest" not in parts and "ruff" not in parts  # tools of the developers are no part of it
