@@ -13,6 +13,7 @@ import tomli_w
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend
 from medpipe.training import export_bundle, train
+from medpipe.training.__main__ import main
 from medpipe.training.experiment import load_run
 
 from .conftest import NAMES
@@ -42,7 +43,7 @@ def test_a_member_that_saw_the_pictures_kept_apart_is_refused(
 
 
 def test_runs_of_several_folds_choose_on_what_none_of_them_saw(
-    run: Path, experiment: Path, drawn_data: Path, tmp_path: Path
+    run: Path, experiment: Path, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fold 0 is held out of one run and fold 2 of the other; both keep the threshold picture drawn_1 out."""
     content = tomllib.loads(experiment.read_text())
@@ -56,6 +57,14 @@ def test_runs_of_several_folds_choose_on_what_none_of_them_saw(
     card = (tmp_path / "tiny" / "CARD.md").read_text()
     assert "trained on 4 pictures of every fold" in card and "chosen on 1 pictures" in card
     assert "tiny 0.0.1 on 1 pictures" in card, "not measured on a fold that one of them learned from"
+
+    own = (second / "report" / "report.json").read_bytes()
+    argv = ["training", str(second), str(tmp_path / "cli"), "--data", str(drawn_data), "--member", str(run)]
+    monkeypatch.setattr("sys.argv", [*argv, "--cross-validated", str(second)])
+    main()
+    assert (second / "report" / "report.json").read_bytes() == own, "that of one run, measured on its fold"
+    assert (tmp_path / "cli-report" / "report.json").is_file()
+    assert "held out one fold each; each measured alone" in (tmp_path / "cli" / "CARD.md").read_text()
 
     content["data"] |= {"held_out": 2, "thresholds": ["drawn_2"]}
     experiment.write_text(tomli_w.dumps(content))
