@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from medpipe.bundle import InputSpec
 from medpipe.errors import ConfigError
@@ -231,7 +232,21 @@ def test_the_first_weights_follow_from_the_seed(experiment: Path) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_cpus_without_bf16_train_in_f32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    with autocast(CPU):
-        assert torch.nn.functional.linear(torch.ones(1, 4), torch.ones(2, 4)).dtype == torch.float32
+DENSE, BY_CHANNEL = nn.Conv3d(4, 4, 3), nn.Conv3d(4, 4, 3, groups=4)
+
+
+@pytest.mark.parametrize(
+    ("network", "has_bf16", "computed_in"),
+    [
+        (nn.Conv2d(4, 4, 3, groups=4), True, torch.bfloat16),
+        (DENSE, True, torch.bfloat16),
+        (nn.Sequential(DENSE, BY_CHANNEL), True, torch.float32),  # torch's depthwise volumes crawl in bf16
+        (DENSE, False, torch.float32),
+    ],
+)
+def test_cpus_compute_in_bf16_where_they_have_it_and_it_is_faster(
+    network: nn.Module, has_bf16: bool, computed_in: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
+    with autocast(CPU, network):
+        assert functional.linear(torch.ones(1, 4), torch.ones(2, 4)).dtype == computed_in
