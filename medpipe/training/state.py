@@ -92,8 +92,11 @@ class TrainingState:
             self.average.load_state_dict(saved["average"])
         except RuntimeError as error:
             raise ConfigError(f"{path}: not of this network; train into another folder: {error}") from error
+        for then, now in zip(saved["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
+            then.update({key: now[key] for key in ("weight_decay", "fused")})  # the experiment's and the device's
         self.optimiser.load_state_dict(saved["optimiser"])
-        self.scaler.load_state_dict(saved["scaler"])
+        if saved["scaler"]:  # none where the run was on a CPU
+            self.scaler.load_state_dict(saved["scaler"])
         self.steps, self.seconds = int(saved["steps"]), float(saved["seconds"])
         self.best, self.since = float(saved.get("best", -1.0)), int(saved.get("since", 0))
         return True

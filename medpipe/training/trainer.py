@@ -25,6 +25,7 @@ from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisat
 from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
 from medpipe.training.experiment import Experiment, split
+from medpipe.training.interrupts import put_off
 from medpipe.training.journal import Journal, Standing, Tell
 from medpipe.training.mean_teacher import MeanTeacher
 from medpipe.training.metrics import PooledScores
@@ -113,6 +114,7 @@ class Trainer:
     ) -> None:
         self.spec, self.folder, self.device, self.ranks = spec, run, device, ranks or Ranks()
         self._flat = spec.input.spatial_dims == 2
+        self._midway = False  # in a step: network, optimiser and average do not belong together
         self.cases = self.prepare(spec, data, run)
         self.sampler = PatchSampler(
             self.cases.training,
@@ -159,7 +161,7 @@ class Trainer:
         )
 
     def run(self, tell: Tell | None = None) -> TrainingReport:
-        """Trains to the end of the budget; saves on the way, at the end, and when interrupted."""
+        """Trains to the end of the budget; saves on the way, at the end, and when stopped after a whole step."""
         budget, state = self.spec.budget, self.state
         started, before, first = time.monotonic(), state.seconds, state.steps
         saved = validated = started
@@ -173,7 +175,8 @@ class Trainer:
                 taken = [next(batches) for _ in range(self.spec.optimiser.accumulate)]
                 waited += time.monotonic() - asked
                 patches += sum(len(batch.image) for batch in taken)
-                losses.append(self.step(taken, done))
+                with put_off():
+                    losses.append(self.step(taken, done))
                 now = time.monotonic()
                 state.seconds = before + now - started
                 if tell is not None and self.ranks.first:
@@ -196,7 +199,7 @@ class Trainer:
                     validated = time.monotonic()
         finally:
             batches.close()
-            if self.ranks.first:
+            if self.ranks.first and not self._midway:
                 state.save(self.folder)
         spent = max(time.monotonic() - started, 1e-9)
         scores = self.validate() if self.ranks.first else {}
@@ -217,6 +220,7 @@ class Trainer:
         """One step of the optimiser on one batch, or on several whose gradients are added up; gives the mean loss."""
         taken = [batches] if isinstance(batches, Batch) else batches
         state, spec = self.state, self.spec.optimiser
+        self._midway = True
         rate = learning_rate(spec, state.steps, done)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
@@ -229,14 +233,16 @@ class Trainer:
                 loss = self._loss(batch, done) / len(taken)
                 torch.autograd.backward(state.scaler.scale(loss))
             value += float(loss.detach())
+        _check_finite(value, "loss", state.steps)
         state.scaler.unscale_(state.optimiser)
-        torch.nn.utils.clip_grad_norm_(state.network.parameters(), spec.clip)
+        norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), spec.clip)
+        if not state.scaler.is_enabled():  # which passes over such a step by itself
+            _check_finite(float(norm), "gradient", state.steps)
         state.scaler.step(state.optimiser)
         state.scaler.update()
         state.steps += 1
         state.follow(spec.ema)
-        if not math.isfinite(value):
-            raise ConfigError(f"step {state.steps}: the loss is {value}; lower optimiser.rate")
+        self._midway = False
         return value
 
     @contextlib.contextmanager
@@ -373,3 +379,8 @@ def unsynchronised(network: nn.Module) -> contextlib.AbstractContextManager[None
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(1, len(values))
+
+
+def _check_finite(value: float, what: str, steps: int) -> None:
+    if not math.isfinite(value):
+        raise ConfigError(f"step {steps + 1}: the {what} is {value}; go on with a lower optimiser.rate")
