@@ -38,7 +38,7 @@ class Dataset:
 
     labels: dict[str, tuple[int, ...]]
     channels: int = 1
-    ending: str = ".nii.gz"
+    ending: str | None = None
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -46,7 +46,7 @@ def read_dataset(path: Path) -> Dataset:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
         channels = stated.get("channel_names") or stated.get("modality") or {"0": ""}
-        ending = str(stated.get("file_ending", ".nii.gz"))
+        ending = stated.get("file_ending")
         labels = dict(_label(path, *item) for item in stated["labels"].items())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
@@ -54,7 +54,7 @@ def read_dataset(path: Path) -> Dataset:
         raise ConfigError(f"{path}: not valid JSON: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: needs labels, a table of names and values") from error
-    if ending not in _READERS:
+    if ending is not None and ending not in _READERS:
         raise ConfigError(f"{path}: file_ending {ending!r} is not read, only {', '.join(_READERS)}")
     if "ignore" in {name.casefold() for name in labels}:
         raise ConfigError(f"{path}: has a label to ignore; parts without a truth cannot be trained on")
@@ -100,6 +100,7 @@ class NnunetFolder:
         self._folder, self._modality = folder, modality
         path = folder / "dataset.json"
         self._dataset = read_dataset(path) if path.is_file() else Dataset({}, channels or 1)
+        self._ending = self._dataset.ending or _ending_in(folder / "labelsTr")
         self._values = values_of(labels, self._dataset, path) if labels and self._dataset.labels else None
         if channels not in (None, self._dataset.channels):
             raise ConfigError(
@@ -129,7 +130,7 @@ class NnunetFolder:
         )
 
     def truth(self, name: str, classes: int) -> NDArray[np.bool_]:
-        path = self._folder / "labelsTr" / f"{name}{self._dataset.ending}"
+        path = self._folder / "labelsTr" / f"{name}{self._ending}"
         if not path.is_file():
             raise ConfigError(f"{self._folder}: no label labelsTr/{path.name}")
         labels, grid = _read(path)
@@ -140,18 +141,18 @@ class NnunetFolder:
         return np.stack([np.isin(labels, values[n]) for n in range(classes)])
 
     def stamp(self, name: str) -> Stamp:
-        label = self._folder / "labelsTr" / f"{name}{self._dataset.ending}"
+        label = self._folder / "labelsTr" / f"{name}{self._ending}"
         return (*stamp_of([*self._files(name), label]), self._values)
 
     def groups(self) -> dict[str, str]:
         """Cases that have a label; nnU-Net's folders do not say whose they are."""
-        ending = self._dataset.ending
+        ending = self._ending
         labels = sorted(p.name for p in (self._folder / "labelsTr").glob(f"*{ending}") if p.name[0] != ".")
         return {name.removesuffix(ending): name.removesuffix(ending) for name in labels}
 
     def _files(self, name: str) -> list[Path]:
         """One file per channel."""
-        ending, count = self._dataset.ending, self._dataset.channels
+        ending, count = self._ending, self._dataset.channels
         plain = self._folder / "imagesTr" / f"{name}{ending}"
         if count == 1 and plain.is_file():
             return [plain]
@@ -161,6 +162,17 @@ class NnunetFolder:
                 other = f" (or {plain.name})" if count == 1 else ""
                 raise ConfigError(f"{self._folder}: no volume imagesTr/{path.name}{other}")
         return files
+
+
+def _ending_in(labels: Path) -> str:
+    """How the files of a folder end, where dataset.json does not say. Raises ConfigError where they end differently."""
+    names = [path.name for path in labels.glob("*") if path.name[0] != "."]
+    found = [ending for ending in _READERS if any(name.endswith(ending) for name in names)]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{labels}: files end in {' and '.join(found)}; name one in dataset.json, as file_ending"
+        )
+    return found[0] if found else ".nii.gz"
 
 
 def _header(path: Path) -> Any:

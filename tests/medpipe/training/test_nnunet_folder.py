@@ -53,7 +53,7 @@ def brain(tmp_path: Path) -> Path:
 def test_version_1_is_read_with_labels_in_order_of_their_values(tmp_path: Path) -> None:
     dataset = read_dataset(described(tmp_path, V1))
     assert list(dataset.labels.items()) == [("Anterior", (1,)), ("Posterior", (2,))]
-    assert (dataset.channels, dataset.ending) == (1, ".nii.gz")
+    assert (dataset.channels, dataset.ending) == (1, None)
 
 
 def test_version_2_is_read_with_regions_in_the_order_written(tmp_path: Path) -> None:
@@ -127,6 +127,27 @@ def test_the_number_of_channels_is_the_experiments(brain: Path) -> None:
     with pytest.raises(ConfigError, match=r"3 channel\(s\), but input.channels of the experiment is 1"):
         open_source(brain, InputSpec.model_validate(GREY))
     assert open_source(brain, None).groups() == {"one": "one"}
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize("described_so", [V1, None], ids=["version 1", "no dataset.json"])
+def test_files_may_end_as_they_do_where_nothing_is_said(
+    ending: str, described_so: object, tmp_path: Path
+) -> None:
+    if described_so is not None:
+        described(tmp_path, described_so)
+    write(tmp_path / "imagesTr" / f"one{ending}", np.full((3, 4, 8), 5, np.int16))
+    write(tmp_path / "labelsTr" / f"one{ending}", np.ones((3, 4, 8), np.uint8))
+    folder = NnunetFolder(tmp_path)
+    assert folder.groups() == {"one": "one"}
+    assert folder.image("one").array.max() == 5 and folder.truth("one", 1).all()
+    write(
+        tmp_path / "labelsTr" / ("two.nii" if ending == ".mha" else "two.mha"), np.ones((3, 4, 8), np.uint8)
+    )
+    with pytest.raises(
+        ConfigError, match=r"labelsTr: files end in \.\w+(\.gz)? and \.\w+; name one in dataset"
+    ):
+        NnunetFolder(tmp_path)
 
 
 def test_files_of_a_case_that_lie_apart_are_refused(brain: Path) -> None:
