@@ -52,9 +52,12 @@ def _noise(image: Tensor, rng: Generator, largest: float) -> Tensor:
 
 
 def _compressed(image: Tensor, quality: int) -> Tensor:
-    """What JPEG leaves of a picture (1 or 3 channels)."""
-    pixels = (image[:, 0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    kept = io.BytesIO()
-    Pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(kept, "JPEG", quality=quality)
-    decoded = np.atleast_3d(np.asarray(Pillow.open(kept)))
-    return torch.from_numpy(decoded.copy()).permute(2, 0, 1)[:, None].float() / 255
+    """What JPEG leaves of a picture (1 or 3 channels, k, j, i), of every slice by itself."""
+    slices = []
+    for pixels in (image * 255).round().to(torch.uint8).permute(1, 2, 3, 0).numpy():
+        kept = io.BytesIO()
+        Pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(
+            kept, "JPEG", quality=quality
+        )
+        slices.append(np.atleast_3d(np.asarray(Pillow.open(kept))))
+    return torch.from_numpy(np.stack(slices)).permute(3, 0, 1, 2).float() / 255

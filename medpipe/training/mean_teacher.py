@@ -60,8 +60,9 @@ class MeanTeacher:
         students, teachers, fields = [], [], []
         for index in range(first, first + self._spec.batch):
             image, _, valid = self._sampler.patch(step, index, at)
-            students.append(self._in_a_light(image, (self._seed, step, index, 0)))
-            teachers.append(self._in_a_light(image, (self._seed, step, index, 1)))
+            # not 0 as the last word: a seed that ends in 0 is the one without it, by which the patch was cut
+            students.append(self._in_a_light(image, (self._seed, step, index, 1)))
+            teachers.append(self._in_a_light(image, (self._seed, step, index, 2)))
             fields.append(valid)
         return Views(torch.stack(students), torch.stack(teachers), torch.stack(fields))
 

@@ -101,7 +101,7 @@ class PatchSampler:
         size = spec.shape(flat=self._flat)
         zoom = float(rng.uniform(*spec.zoom))
         side = np.array(
-            [1 if self._flat and axis == 0 else max(8, round(n * zoom)) for axis, n in enumerate(size)]
+            [1 if self._flat and axis == 0 else max(1, round(n * zoom)) for axis, n in enumerate(size)]
         )
         case, corner = pool.place(rng, side, spec.background)
         if is_rigid(spec):
@@ -199,7 +199,7 @@ def _cut(
         values = functional.pad(values, (0, short[2], 0, short[1], 0, short[0]))
     if tuple(side) == size:
         return values
-    if size[0] == 1:
+    if size[0] == side[0] == 1:
         return functional.interpolate(
             values.transpose(0, 1),
             size=size[1:],

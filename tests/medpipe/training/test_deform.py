@@ -83,6 +83,16 @@ def test_one_slice_of_a_volume_is_turned_within_its_plane(k: int) -> None:
     assert float(patch[1].sum()) == pytest.approx(float(case.masks[0, k].sum()) / 255, rel=0.05)
 
 
+def test_every_slice_of_a_volume_is_compressed_by_itself() -> None:
+    """As JPEG leaves a ramp nearly as it was, each slice must come back in its own place and brightness."""
+    ramp = torch.linspace(0.2, 0.8, 16).view(1, 16, 1, 1) + torch.linspace(-0.1, 0.1, 32).view(1, 1, 1, 32)
+    volume = ramp.expand(1, 16, 32, 32).contiguous()
+    spec = STILL.model_copy(update={"jpeg": 1.0})
+    kept = vary_colour(volume, np.random.default_rng(0), spec)
+    assert kept.shape == volume.shape
+    assert 0 < float((kept - volume).abs().max()) < 0.1
+
+
 def test_jpeg_noise_and_light_change_values_within_bounds() -> None:
     rng = np.random.default_rng(1)
     image = torch.from_numpy(rng.random((1, 1, 40, 48), dtype=np.float32))

@@ -97,6 +97,25 @@ def test_every_view_has_a_noise_of_its_own_over_the_picture_as_it_is(
     assert np.abs(np.corrcoef(np.stack(noises)) - np.eye(8)).max() < 0.1
 
 
+def test_no_two_draws_of_a_patch_are_the_same_stream(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is cut, and the light of either view: NumPy takes a seed with a 0 at its end for the one without."""
+    assert trainer.mean_teacher is not None
+    first: list[float] = []
+    make = np.random.default_rng
+
+    def noting(seed: tuple[int, ...]) -> np.random.Generator:
+        first.append(float(make(seed).random()))
+        return make(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", noting)
+    trainer.mean_teacher.views(3)
+    trainer.sampler.batch(3)
+    assert len(first) == 2 * 3 + 2
+    assert len(set(first)) == len(first)
+
+
 def test_every_view_has_colours_of_its_own(trainer: Trainer) -> None:
     silent = Unlabelled.model_validate({**UNLABELLED, "noise": 0.0})
     views = MeanTeacher(silent, trainer.spec, trainer.cases.unlabelled).views(0)

@@ -160,6 +160,21 @@ def test_a_flat_network_sees_the_slice_on_which_the_class_lies(there: int, way: 
     assert all((batch.target.amax(dim=(1, 2, 3)) > 0.5).all() for batch in batches)
 
 
+@pytest.mark.parametrize("slices", [1, 4, 8])
+@pytest.mark.parametrize("zoom", [0.75, 1.0, 1.25])
+def test_thin_patches_of_volumes_keep_the_distance_of_slices(slices: int, zoom: float) -> None:
+    """A slice is 10 brighter than the one below: cut straight or bent a hair, a patch spans what it shows."""
+    spec = PLAIN.model_copy(update={"size": (slices, 32, 32), "zoom": (zoom, zoom), "background": 0.0})
+    given = PLAIN_INPUT.model_copy(update={"spatial_dims": 3})
+    for way in ({}, {"elastic": 1e-9}):
+        chosen = PatchSampler([volume(20, 10)], spec.model_copy(update={**way, "flips": (2,)}), given, seed=1)
+        image = chosen.batch(0).image * 25.5
+        assert image.shape == (4, 3, slices, 32, 32)
+        if slices > 1:
+            middle = image[:, :, :, 16, 16].diff(dim=2)[:, :, 1:-1]
+            assert middle.mean() == pytest.approx(zoom, abs=0.05), way
+
+
 def test_background_is_cut_from_every_slice() -> None:
     chosen = sampler([volume(6, 2)], PLAIN.model_copy(update={"background": 1.0}))
     seen = torch.cat([chosen.batch(step).image.amax(dim=(1, 2, 3)) for step in range(20)])
