@@ -13,9 +13,9 @@ from nets.losses import distillation_loss
 
 
 class Teacher:
-    """A bundle's network on the training device; it sees the very patches that the student sees.
+    """A bundle's networks on the training device; they see the very patches that the student sees.
 
-    Raises ConfigError where the bundle is fed otherwise or has other classes than the student.
+    Raises ConfigError where the bundle is fed otherwise, has other classes than the student, or says them otherwise.
     """
 
     def __init__(self, spec: Distil, student: Experiment, device: torch.device) -> None:
@@ -35,14 +35,21 @@ class Teacher:
         other = [key for key in same if getattr(bundle.input, key) != getattr(student.input, key)]
         if other:
             raise ConfigError(f"distil.teacher: {bundle.id} is fed otherwise: input.{', input.'.join(other)}")
+        if bundle.network.activation != "sigmoid":
+            raise ConfigError(
+                f"distil.teacher: {bundle.id} gives one {bundle.network.activation} of all classes"
+            )
         self._spec = spec
-        self._network = load_network(bundle).to(device)
+        self._networks = [load_network(member).to(device) for member in bundle.members()]
 
     def logits(self, image: Tensor) -> Tensor:
-        """(N, channels, *P) -> the teacher's logits, without a gradient."""
+        """(N, channels, *P) -> the teacher's logits, without a gradient; of several networks those of their mean."""
         with torch.no_grad():
-            given: Tensor = self._network(image)
-        return given
+            given: list[Tensor] = [network(image) for network in self._networks]
+            if len(given) == 1:
+                return given[0]
+            mean = torch.stack([torch.sigmoid(logits.float()) for logits in given]).mean(dim=0)
+            return torch.logit(mean, eps=1e-6)
 
     def loss(self, logits: Tensor, taught: Tensor, valid: Tensor) -> Tensor:
         """What following the teacher adds to the loss."""

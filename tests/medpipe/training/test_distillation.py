@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from medpipe.errors import ConfigError
+from medpipe.inference import load_backend
 from medpipe.training import export_bundle
 from medpipe.training.distillation import Teacher
 from medpipe.training.experiment import Distil, load_experiment
+from medpipe.training.state import CHECKPOINT
 from medpipe.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -52,3 +56,27 @@ def test_a_teacher_of_other_classes_is_refused(teacher: Path, experiment: Path) 
     fewer = student.model_copy(update={"data": student.data.model_copy(update={"classes": ("EX",)})})
     with pytest.raises(ConfigError, match="has classes MA"):
         Teacher(Distil(teacher=teacher), fewer, CPU)
+
+
+def test_several_networks_teach_what_their_bundle_says(run: Path, experiment: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    saved = torch.load(other / CHECKPOINT, weights_only=True)
+    for value in saved["average"].values():
+        if value.dtype.is_floating_point and value.dim() > 1:
+            value.mul_(1.5)
+    torch.save(saved, other / CHECKPOINT)
+    both = export_bundle(run, tmp_path / "both", members=[other])
+    taught = Teacher(Distil(teacher=both.folder), load_experiment(experiment), CPU)
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    said = torch.sigmoid(taught.logits(image)).numpy()
+    assert np.abs(said - load_backend(both, "cpu", "torch", "f32")(image.numpy())).max() < 1e-5
+    first = load_backend(both.members()[0], "cpu", "torch", "f32")(image.numpy())
+    assert np.abs(said - first).max() > 1e-3
+
+
+def test_a_teacher_of_classes_that_exclude_each_other_is_refused(teacher: Path, experiment: Path) -> None:
+    path = teacher / "bundle.toml"
+    text = path.read_text()
+    path.write_text(text.replace("[network]\n", '[network]\nactivation = "softmax"\n'))
+    with pytest.raises(ConfigError, match="gives one softmax of all classes"):
+        Teacher(Distil(teacher=teacher), load_experiment(experiment), CPU)
