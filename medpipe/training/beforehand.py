@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 from medpipe.errors import ConfigError
 from medpipe.training.experiment import EXPERIMENT, Experiment, load_run, split
-from medpipe.training.state import CHECKPOINT
+from medpipe.training.state import CHECKPOINT, learned_from
 
 _ELSEWHERE = "give the experiment another name, or the run another folder (--out)"
 _MULTIPLES = (32, 64, 128)
@@ -31,6 +31,17 @@ def check_pictures(spec: Experiment, *, to_export: bool = False) -> None:
         )
 
 
+def check_begins_apart(spec: Experiment) -> None:
+    """Raises ConfigError where the weights to begin with were trained on a picture that is kept out of training now."""
+    parts = split(spec.data)
+    known = learned_from(spec.network.weights) & {*parts.held_out, *parts.thresholds}
+    if known:
+        raise ConfigError(
+            f"network.weights: {spec.network.weights} learned from {_some(known)}, kept out of training now; "
+            "begin with a run that kept the same pictures out (other pictures of these names: rename them)"
+        )
+
+
 def check_goes_on(spec: Experiment, run: Path) -> None:
     """Raises ConfigError where the run's checkpoint is of another network, or learned from what is kept out now.
 
@@ -48,12 +59,16 @@ def check_goes_on(spec: Experiment, run: Path) -> None:
     ):
         if was != now:
             raise ConfigError(f"{run}: holds a run with another {what}; {_ELSEWHERE}")
-    known = sorted(set(split(before.data).training) - set(split(spec.data).training))
+    known = set(split(before.data).training) - set(split(spec.data).training)
     if known:
-        shown = ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
         raise ConfigError(
-            f"{run}: holds a run that learned from {shown}, kept out of training now; {_ELSEWHERE}"
+            f"{run}: holds a run that learned from {_some(known)}, kept out of training now; {_ELSEWHERE}"
         )
+
+
+def _some(names: Collection[str]) -> str:
+    first = ", ".join(sorted(names)[:3])
+    return f"{first} and {len(names) - 3} more" if len(names) > 3 else first
 
 
 def check_fits(network: nn.Module, shapes: Sequence[tuple[int, ...]], channels: int) -> None:

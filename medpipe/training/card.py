@@ -49,7 +49,7 @@ def write_card(
     measured = report.table() if report else "Nothing was measured on this export."
     parts.append(f"## Measured\n\n{measured}")
     if report is not None:
-        unknown = "" if cross_validated else " One training run, one fold: no spread is known."
+        unknown = "" if cross_validated else " Over no other folds or runs: no spread is known."
         parts.append("\n\n".join(READING) + unknown)
     if cross_validated:
         weights = "this bundle's weights are of one run alone." if bundle.network.members == 1 else _SINGLE

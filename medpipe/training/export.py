@@ -82,10 +82,10 @@ def export_bundle(
     return written
 
 
-def averaged_weights(experiment: Experiment, run: Path) -> dict[str, Tensor]:
+def averaged_weights(run: Path) -> dict[str, Tensor]:
     """Of the run's averaged network: of its best measurement where the run ends by patience, else the last."""
     try:
-        best = experiment.budget.patience is not None and (run / BEST).is_file()
+        best = load_run(run).budget.patience is not None and (run / BEST).is_file()
         saved = torch.load(run / (BEST if best else CHECKPOINT), map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"{run}: no {CHECKPOINT} to export; train first") from error
@@ -96,7 +96,7 @@ def averaged_weights(experiment: Experiment, run: Path) -> dict[str, Tensor]:
 def _write_weights(experiment: Experiment, run: Path, path: Path) -> None:
     """The averaged weights; kernels in float16, what normalises in float32, where a small variance must stay exact."""
     network = build_network(experiment)
-    network.load_state_dict(averaged_weights(experiment, run))
+    network.load_state_dict(averaged_weights(run))
     half = path.with_name(f".{path.name}.half")
     save_file(
         {

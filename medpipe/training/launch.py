@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medpipe.errors import ConfigError
-from medpipe.training.beforehand import check_goes_on, check_pictures
+from medpipe.training.beforehand import check_begins_apart, check_goes_on, check_pictures
 from medpipe.training.experiment import Experiment, load_experiment
 from medpipe.training.export import averaged_weights
 from medpipe.training.journal import Tell
@@ -59,6 +59,7 @@ def train(
     if not resume and (run / CHECKPOINT).exists():
         raise ConfigError(f"{run}: holds a run already; resume it, or move it away to start anew")
     check_pictures(spec, to_export=to_export)
+    check_begins_apart(spec)
     run.mkdir(parents=True, exist_ok=True)
     chosen = own_device(pick_device(device))
     with joined(chosen) as ranks, contextlib.ExitStack() as held:
@@ -71,7 +72,7 @@ def train(
         trainer = TASKS[spec.task](spec, data, run, chosen, ranks)
         done = trainer.run(tell)
         if report and ranks.first and spec.task == "segment":
-            trainer.state.average.load_state_dict(averaged_weights(spec, run))
+            trainer.state.average.load_state_dict(averaged_weights(run))
             write_run_report(run, spec, trainer.cases.unseen, trainer.probabilities)
         return done
 

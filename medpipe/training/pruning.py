@@ -6,6 +6,7 @@ fine-tuning, resuming and exporting it are what they always are.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tomllib
@@ -20,7 +21,7 @@ from safetensors.torch import save_file
 from medpipe.bundle.folder import WEIGHTS
 from medpipe.errors import ConfigError, UsageError
 from medpipe.training.experiment import EXPERIMENT, FOLDS, Experiment, load_experiment
-from medpipe.training.state import CHECKPOINT, begin_with, build_network
+from medpipe.training.state import CHECKPOINT, LEARNED_FROM, begin_with, build_network, learned_from
 from nets.cost import Cost, cost
 from nets.pruning import prune
 
@@ -55,7 +56,8 @@ def prune_experiment(
     if (out / EXPERIMENT).exists():
         raise ConfigError(f"{out}: holds an experiment already; name another folder")
     network = build_network(spec)
-    begin_with(network, _weights_of(weights))
+    whole = _weights_of(weights)
+    begin_with(network, whole)
     patch = torch.zeros(1, spec.input.channels, *_patch(spec))
     before = cost(network, patch)
     try:
@@ -67,7 +69,9 @@ def prune_experiment(
     except TypeError as error:
         raise ConfigError(f"{experiment}: {spec.network.name}: {error}") from error
     out.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, out / PRUNED)
+    known = json.dumps(sorted(learned_from(whole)))
+    left = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(left, out / PRUNED, metadata={LEARNED_FROM: known})
     shutil.copyfile(spec.data.folds, out / FOLDS)
     content = _continued(tomllib.loads(experiment.read_text(encoding="utf-8")), experiment.parent, out)
     content["network"]["hyper"]["pruned"] = rows

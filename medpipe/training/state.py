@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medpipe.errors import ConfigError
-from medpipe.training.experiment import Experiment, Optimiser
+from medpipe.training.experiment import Experiment, Optimiser, split
 from nets import registry
 from nets.mobilenet import MobileNetV3Encoder
 from nets.pretrained import load_encoder, recoloured
@@ -25,6 +26,7 @@ CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 """The averaged weights of the best measurement, kept where a run may end early."""
 SAFE = ".safetensors"
+LEARNED_FROM = "learned_from"
 
 
 @dataclass(eq=False)
@@ -40,6 +42,8 @@ class TrainingState:
     best: float = -1.0
     """The best mean AUPR on the threshold images so far, and the measurements since (for `budget.patience`)."""
     since: int = 0
+    learned_from: frozenset[str] = frozenset()
+    """Names of the pictures that the weights have been trained on, here and before."""
 
     def follow(self, decay: float) -> None:
         """Moves the average towards the network; early on faster, so that the start is forgotten."""
@@ -66,6 +70,7 @@ class TrainingState:
                 "seconds": self.seconds,
                 "best": self.best,
                 "since": self.since,
+                LEARNED_FROM: sorted(self.learned_from),
             },
             half,
         )
@@ -93,12 +98,15 @@ class TrainingState:
         except RuntimeError as error:
             raise ConfigError(f"{path}: not of this network; train into another folder: {error}") from error
         for then, now in zip(saved["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
-            then.update({key: now[key] for key in ("weight_decay", "fused")})  # the experiment's and the device's
+            then.update(
+                {key: now[key] for key in ("weight_decay", "fused")}
+            )  # the experiment's and the device's
         self.optimiser.load_state_dict(saved["optimiser"])
         if saved["scaler"]:  # none where the run was on a CPU
             self.scaler.load_state_dict(saved["scaler"])
         self.steps, self.seconds = int(saved["steps"]), float(saved["seconds"])
         self.best, self.since = float(saved.get("best", -1.0)), int(saved.get("since", 0))
+        self.learned_from |= frozenset(saved.get(LEARNED_FROM, ()))
         return True
 
 
@@ -135,6 +143,7 @@ def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
             network.parameters(), lr=spec.rate, weight_decay=spec.weight_decay, fused=device.type == "cuda"
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=device.type == "cuda"),
+        learned_from=learned_from(experiment.network.weights) | frozenset(split(experiment.data).training),
     )
 
 
@@ -156,6 +165,19 @@ def begin_with(network: nn.Module, path: Path, take: Sequence[str] = ()) -> None
         network.load_state_dict(weights)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"network.weights: {path} does not fit this network: {error}") from error
+
+
+def learned_from(path: Path | None) -> frozenset[str]:
+    """Names of the pictures that weights were trained on, as far as the file says: a bundle's does not."""
+    if path is None or not path.is_file():
+        return frozenset()
+    try:
+        if path.suffix == SAFE:
+            with safe_open(path, "pt") as file:
+                return frozenset(json.loads((file.metadata() or {}).get(LEARNED_FROM, "[]")))
+        return frozenset(_read(path).get(LEARNED_FROM, ()))
+    except (OSError, ValueError, RuntimeError, SafetensorError):
+        return frozenset()  # whoever loads the weights says what is wrong with them
 
 
 def begin_encoder_with(network: nn.Module, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from medpipe.errors import ConfigError
 from medpipe.training import train
 from medpipe.training.beforehand import check_fits, multiple_of
 from medpipe.training.experiment import load_experiment
+from medpipe.training.pruning import PRUNED, prune_experiment
 from medpipe.training.state import BEST, CHECKPOINT
 from medpipe.training.trainer import Trainer
 from nets import registry
@@ -38,6 +40,35 @@ def test_a_run_never_measures_on_what_it_learned_from(
     with pytest.raises(ConfigError, match=r"learned from drawn_\d.*kept out of training now; give"):
         train(changed, data=drawn_data, out=run.parent, device="cpu")
     assert {name: (run / name).read_bytes() for name in kept} == kept
+
+
+@pytest.mark.parametrize("way", ["a run's weights", "the pruned ones", "a run that began with them"])
+def test_weights_to_begin_with_have_not_seen_what_is_kept_apart(
+    way: str, run: Path, experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    """The run learned from all but drawn_0 and drawn_1; of those it may be measured, also by who goes on with it."""
+    begins = tmp_path / "begins"
+    begins.mkdir()
+    weights = run / CHECKPOINT
+    if way == "the pruned ones":
+        content = prune_experiment(experiment, run, begins, ratio=0.2).experiment
+        weights, network = begins / PRUNED, tomllib.loads(content.read_text())["network"]
+    else:
+        network = tomllib.loads(experiment.read_text())["network"] | {"weights": str(weights)}
+    if way == "a run that began with them":
+        data = {**DATA, "held_out": 2, "thresholds": []}  # learns from drawn_0 to drawn_2 alone
+        network["weights"] = str(weights)
+        path = write_experiment(begins, data=data, network=network)
+        with pytest.raises(ConfigError, match="learned from drawn_3, drawn_4, kept out"):
+            train(path, data=drawn_data, out=tmp_path / "second", device="cpu")
+        path = write_experiment(begins, network=network, budget={"steps": 1})
+        weights = train(path, data=drawn_data, out=tmp_path / "second", device="cpu").run / CHECKPOINT
+        network["weights"] = str(weights)
+    data = {**DATA, "held_out": "none", "thresholds": [NAMES[2]]}
+    path = write_experiment(begins, data=data, network=network)
+    with pytest.raises(ConfigError, match=rf"{weights.name} learned from drawn_2, kept out of training now"):
+        train(path, data=drawn_data, out=tmp_path / "third", device="cpu")
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_run_goes_on_with_another_budget(run: Path, drawn_data: Path, tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tomli_w
+import torch
 
 from medpipe.errors import ConfigError
 from medpipe.inference import load_backend
 from medpipe.training import export_bundle, train
 from medpipe.training.__main__ import main
-from medpipe.training.experiment import load_run
+from medpipe.training.experiment import EXPERIMENT, load_run
+from medpipe.training.export import averaged_weights
+from medpipe.training.state import BEST
 
 from .conftest import NAMES
 
@@ -31,6 +34,18 @@ def test_several_runs_make_one_bundle_that_says_their_mean(
     said, first, second = (load_backend(b, "cpu", "torch")(patch) for b in (both, *alone))
     assert np.abs(said - (first + second) / 2).max() < 1e-6 < np.abs(first - second).max()
     assert "the mean of 2 networks" in (tmp_path / "both" / "CARD.md").read_text()
+
+
+def test_each_run_gives_the_weights_that_it_gives_alone(run: Path, experiment: Path, tmp_path: Path) -> None:
+    """The second one ends by patience: its best weights speak, also beside a run that has no best ones."""
+    patient = Path(shutil.copytree(run, tmp_path / "patient"))
+    text = (patient / EXPERIMENT).read_text()
+    (patient / EXPERIMENT).write_text(text.replace("steps = 12", "steps = 12\npatience = 3"))
+    best = {name: 2 * value for name, value in averaged_weights(run).items()}
+    torch.save({"average": best, "steps": 5, "score": 0.5}, patient / BEST)
+    both = export_bundle(run, tmp_path / "both", members=[patient])
+    alone = export_bundle(patient, tmp_path / "alone")
+    assert both.members()[1].weights_sha256 == alone.weights_sha256 != both.members()[0].weights_sha256
 
 
 def test_a_member_that_saw_the_pictures_kept_apart_is_refused(
