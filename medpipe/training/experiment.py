@@ -242,6 +242,8 @@ class Experiment(Section):
             return self
         if self.input.spatial_dims != 2 or self.input.normalise.kind == "z-score":
             raise ValueError("patches.paste is for 2-D pictures that are not z-scored")
+        if self.task == "restore":
+            raise ValueError('patches.paste: task = "restore" looks at no lesions')
         strange = sorted(set(paste.classes) - set(self.data.classes))
         if strange:
             raise ValueError(f"patches.paste.classes: {', '.join(strange)}: not among data.classes")
@@ -258,6 +260,16 @@ class Experiment(Section):
         strange = sorted(set(self.unlabelled.classes if self.unlabelled else ()) - set(self.data.classes))
         if strange:
             raise ValueError(f"unlabelled.classes: {', '.join(strange)}: not among data.classes")
+        return self
+
+    @model_validator(mode="after")
+    def _bundle_has_its_tables(self) -> Experiment:
+        rows = self.bundle.get("classes", [])
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and "id" in row for row in rows):
+            raise ValueError("bundle.classes: tables [[bundle.classes]], each with the id of a class")
+        for table in ("card", "window", "provenance"):
+            if not isinstance(self.bundle.get(table, {}), dict):
+                raise ValueError(f"bundle.{table}: a table [bundle.{table}]")
         return self
 
     @property

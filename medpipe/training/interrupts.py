@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a training step: it waits for the step's end, so that the run stops at weights of one step."""
+"""Ctrl-C in the middle of a training step: it waits for the step's end, so that nothing of a step is done twice."""
 
 from __future__ import annotations
 

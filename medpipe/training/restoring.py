@@ -64,7 +64,10 @@ class Restorer(Trainer):
 
     def _loss(self, batch: Batch, done: float) -> Tensor:
         with self._autocast():
-            restored = self.network(self._laid_out(batch.image))
+            given = self.network(self._laid_out(batch.image))
+        restored = (
+            given[0] if isinstance(given, list) else given
+        )  # with deep supervision the coarser ones follow
         return error(restored.float(), batch.target.to(self.device), batch.valid.to(self.device))
 
     def _measured(self, cases: Sequence[TrainingCase]) -> tuple[dict[str, float | None], dict[str, Any]]:
@@ -74,7 +77,7 @@ class Restorer(Trainer):
         sampler = PatchSampler(cases, self.spec.patches, self.spec.input, seed=self.spec.seed)
         left = before = 0.0
         for number in range(_MEASURED):
-            batch = self._damaged(sampler.batch(number), (self.spec.seed, number))
+            batch = self._damaged(sampler.batch(number), (self.spec.seed + _STREAM, number))
             restored = self._average_of(batch.image).cpu()
             left += float(error(restored, batch.target, batch.valid))
             before += float(error(batch.image, batch.target, batch.valid))

@@ -63,6 +63,9 @@ def test_without_a_fold_held_out_every_fold_trains(experiment: Path) -> None:
         ("[patches]", "[drawn]\nseeds = [7]\n[patches]", "drawn.seeds"),
         ("[patches]", "[data.weights]\ngone = 2.0\n[patches]", "data.weights: gone: in no fold"),
         ("[patches]", '[patches.paste]\nclasses = ["XY"]\n[patches]', "paste.classes: XY"),
+        ("seed = 3", 'seed = 3\ntask = "restore"\n[patches.paste]', 'restore" looks at no lesions'),
+        ("[[bundle.classes]]\nid =", "[[bundle.classes]]\nidea =", "bundle.classes: tables"),
+        ("[bundle.card]", "[[bundle.card]]", "bundle.card: a table"),
     ],
 )
 def test_a_fault_is_named_in_one_line(experiment: Path, old: str, new: str, said: str) -> None:

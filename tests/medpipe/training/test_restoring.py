@@ -185,3 +185,11 @@ def test_restoring_has_no_teacher_and_draws_nothing(tmp_path: Path) -> None:
 def test_taking_needs_weights(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no network\.weights"):
         load_experiment(write_experiment(tmp_path, network={**NETWORK, "take": PARTS}))
+
+
+def test_a_network_with_deep_supervision_restores_at_full_size(pictures: Path, tmp_path: Path) -> None:
+    hyper = {**NETWORK["hyper"], "deep_supervision": True}  # type: ignore[dict-item]
+    path = write_experiment(tmp_path, network={**NETWORK, "hyper": hyper}, budget={"steps": 1})
+    path.write_text('task = "restore"\n' + path.read_text())
+    done = train(path, data=pictures, out=tmp_path / "runs", device="cpu")
+    assert done.steps == 1 and done.loss > 0
