@@ -2,9 +2,10 @@
 
     python bench/amp.py                                         # fundus-lesions on what is there
     python bench/amp.py --experiment fundus-lesions-small --device cpu --batch 2 --steps 3
+    python bench/amp.py --experiment hippocampus --device cpu --batch 4 --steps 2
     python bench/amp.py --device cuda --rounds 5 --steps 20
 
-The trainer's own step on batches that lie ready, cut from two drawn pictures: nothing waits for the disk. Each
+The trainer's own step on batches that lie ready, cut from two drawn pictures or volumes: nothing waits for the disk. Each
 precision is a process of its own, and rounds alternate between them. On a GPU the memory is what torch allocated at
 most, on a CPU the process's, with its libraries. What half precision does to AUPR is the row `amp` of the ablation
 (docs/ablation.md).
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sampling import volumes
 
 from medpipe.training.drawn import draw_pictures
 from medpipe.training.experiment import Drawn, Experiment, load_experiment
@@ -40,6 +42,8 @@ class OnDrawn(Trainer):
 
     @staticmethod
     def prepare(spec: Experiment, data: Path, run: Path) -> Cases:
+        if spec.input.spatial_dims == 3:
+            return Cases(training=volumes(2), measured={"held_out": [], "thresholds": []})
         drawn = Drawn(seeds=(1000, 1001), share=0.0)
         cases = draw_pictures(drawn, spec.data.classes, spec.input, run)
         return Cases(training=cases, measured={"held_out": [], "thresholds": []})
@@ -98,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--experiment", default="fundus-lesions", help="one of fundus photographs")
+    parser.add_argument("--experiment", default="fundus-lesions", help="of fundus photographs, or hippocampus")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=5, help="of a round")
     parser.add_argument("--rounds", type=int, default=3, help="after a first, warming one")

@@ -105,7 +105,7 @@ def test_with_data_thresholds_are_chosen_and_the_card_tells_the_figures(
     )
     report = evaluate_bundle(tmp_path / "tiny", data=drawn_data, folds=run / "folds.toml", fold=0)
     assert report.table() in card
-    assert "One training run, one fold: no spread is known." in card
+    assert "Over no other folds or runs: no spread is known." in card
     content = read_report(run)
     assert (content["grid"], content["fold"], content["worst"]) == ("native resolution", 0, ["drawn_0"])
     assert [content["classes"][s.class_id]["aupr"] for s in report.classes] == [
