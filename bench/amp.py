@@ -102,7 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--experiment", default="fundus-lesions", help="of fundus photographs, or hippocampus")
+    parser.add_argument(
+        "--experiment", default="fundus-lesions", help="of fundus photographs, or hippocampus"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=5, help="of a round")
     parser.add_argument("--rounds", type=int, default=3, help="after a first, warming one")
