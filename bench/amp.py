@@ -5,9 +5,9 @@
     python bench/amp.py --experiment hippocampus --device cpu --batch 4 --steps 2
     python bench/amp.py --device cuda --rounds 5 --steps 20
 
-The trainer's own step on batches that lie ready, cut from two drawn pictures or volumes: nothing waits for the disk. Each
-precision is a process of its own, and rounds alternate between them. On a GPU the memory is what torch allocated at
-most, on a CPU the process's, with its libraries. What half precision does to AUPR is the row `amp` of the ablation
+The trainer's own step on batches that lie ready, cut from two drawn pictures or volumes: nothing waits for the disk.
+Each precision is a process of its own, and rounds alternate between them. On a GPU the memory is what torch allocated
+at most, on a CPU the process's, with its libraries. What half precision does to AUPR is the row `amp` of the ablation
 (docs/ablation.md).
 """
 
