@@ -42,7 +42,7 @@ REFUSALS: Mapping[ReasonCode, Refusal] = {
         "let the source or the PACS transcode",
     ),
     ReasonCode.BAD_PIXELS: Refusal(
-        "the pixel data do not decode to Rows x Columns",
+        "the pixel data do not decode to Rows x Columns, or a file holds no numbers, or one value everywhere",
         "send the instance again from the source",
     ),
     ReasonCode.BAD_HEADER: Refusal(

@@ -22,7 +22,7 @@ from typing import Any
 
 import pydicom.config
 
-from medpipe.dicom import assemble, headers, pictures
+from medpipe.dicom import assemble, headers, nifti, pictures
 from medpipe.errors import ReasonCode, Refused
 
 Plain = dict[str, Any]
@@ -96,7 +96,7 @@ def _picture(request: Request, tell: Tell) -> None:
 
 
 def _nifti(request: Request, tell: Tell) -> None:
-    tell(pictures.read_nifti(Path(request["path"]), Path(request["scratch"]), request["limits"]))
+    tell(nifti.read_nifti(Path(request["path"]), Path(request["scratch"]), request["limits"]))
 
 
 OPERATIONS: dict[str, Callable[[Request, Tell], None]] = {

@@ -1,8 +1,7 @@
-"""What a header says of a picture beside its pixels (size, eye, field of view); camera pictures and NIfTI files."""
+"""What a header says of a picture beside its pixels (size, eye, field of view); camera pictures."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ Plain = dict[str, Any]
 
 _CENTIMETRES = 3
 _TISSUE = 1
-_SMALLEST_VOXEL_MM3 = 1e-9
 _POSSIBLE_SPACING_MM = (1e-4, 1e3)
+_DEPTHS = (8, 10, 12, 14, 16)
 _POSSIBLE_FIELD_DEGREES = (10.0, 200.0)
 
 
@@ -98,44 +97,23 @@ def read_picture(path: Path, scratch: Path, limits: Plain) -> Plain:
         array = array.astype(np.uint8) * 255
     planes = array[None, None] if grey else np.ascontiguousarray(array.transpose(2, 0, 1))[:, None]
     save(planes, scratch / "image-0.npy")
-    high = float(np.iinfo(planes.dtype).max) if planes.dtype.kind in "ui" else float(planes.max())
-    return _plain(np.eye(4), False, "MONOCHROME2" if grey else "RGB", "", (0.0, high), False)
+    return plain_of(np.eye(4), False, "MONOCHROME2" if grey else "RGB", "", (0.0, _white(planes)), False)
 
 
-def read_nifti(path: Path, scratch: Path, limits: Plain) -> Plain:
-    """A NIfTI volume through SimpleITK (whose physical space is LPS already), as the plain description of an image."""
-    import SimpleITK as sitk  # noqa: N813  (the project's own abbreviation)
+def _white(planes: np.ndarray[Any, Any]) -> float:
+    """The value of white: the largest of the fewest bits that cameras have (8 to 16) and all pixels fit in.
 
-    try:
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("NiftiImageIO")
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        size = reader.GetSize()
-        if math.prod(size) > limits["maximum_pixels"]:
-            raise Refused(ReasonCode.TOO_LARGE, "more voxels than the limit")
-        if len([s for s in size if s > 1]) > 3 or reader.GetNumberOfComponents() > 1:
-            raise Refused(ReasonCode.MULTIFRAME, "the file holds several volumes")
-        volume = reader.Execute()
-        if volume.GetDimension() == 4:
-            volume = volume[:, :, :, 0]
-    except (Refused, MemoryError):
-        raise
-    except Exception:
-        raise Refused(ReasonCode.UNREADABLE, "the NIfTI file cannot be read") from None
-    array = sitk.GetArrayFromImage(volume)
-    if volume.GetDimension() != 3:
-        raise Refused(ReasonCode.GEOM_SINGLE_SLICE, "the file holds no volume")
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(volume.GetDirection()).reshape(3, 3) @ np.diag(volume.GetSpacing())
-    affine[:3, 3] = volume.GetOrigin()
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_VOXEL_MM3:
-        raise Refused(ReasonCode.GEOM_MISSING, "the NIfTI file's affine is no place in space")
-    save(array[None], scratch / "image-0.npy")
-    return _plain(affine, True, "MONOCHROME2", "MR", (float(array.min()), float(array.max())), True)
+    Files of 16 and 32 bits do not say how many of them are used. Floats are taken up to their largest.
+    """
+    if planes.dtype.kind == "f":
+        if not np.isfinite(planes).all():
+            raise Refused(ReasonCode.BAD_PIXELS, "the picture holds values that are no numbers")
+        return float(planes.max())
+    highest = int(planes.max())
+    return float(next((2**bits - 1 for bits in _DEPTHS if highest < 2**bits), highest))
 
 
-def _plain(
+def plain_of(
     affine: np.ndarray[Any, Any],
     spatial: bool,
     photometric: str,

@@ -102,3 +102,22 @@ def test_the_values_of_a_mask_add_up(folder: Path) -> None:
     assert [np.flatnonzero(mask[0, 0]).tolist() for mask in truth] == [[1, 3], [2, 3], [4]]
     save_mask(folder, [0, 255, 255])
     assert Pictures(folder, "US").truth("one", 1)[0, 0, 0].tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(("factor", "white"), [(1, 255), (4, 1023), (16, 4095), (64, 16383), (257, 65535)])
+@pytest.mark.parametrize("kind", [np.uint16, np.int32])
+def test_white_is_of_the_bits_that_a_picture_uses(factor: int, white: int, kind: type, folder: Path) -> None:
+    """Deep files do not say how many bits they use: those of a 12-bit camera are no black pictures."""
+    values = np.rint(ramp() * 255).astype(kind) * factor
+    Pillow.fromarray(values).save(folder / "images" / "a.tif")
+    image = Pictures(folder, "US").image("a")
+    assert image.value_range == (0, white)
+    assert float(image.array.max()) / white > 0.98
+
+
+def test_a_picture_with_values_that_are_no_numbers_is_refused(folder: Path) -> None:
+    values = ramp().astype(np.float32)
+    values[2, 2] = np.nan
+    Pillow.fromarray(values).save(folder / "images" / "a.tif")
+    with pytest.raises(ConfigError, match=r"images/a.tif: .*no numbers"):
+        Pictures(folder, "US").image("a")

@@ -1,0 +1,110 @@
+"""NIfTI files that were cut off, damaged, or say no place are refused before anything is read out of them."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from medpipe.dicom.nifti import check_nifti, read_nifti
+from medpipe.errors import ReasonCode, Refused
+
+LIMITS = {"maximum_pixels": 10**6}
+VALUES = np.random.default_rng(0).integers(0, 900, (6, 30, 40)).astype(np.int16)
+
+
+@pytest.fixture(params=["one.nii", "one.nii.gz"])
+def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / request.param
+    image = sitk.GetImageFromArray(VALUES)
+    image.SetSpacing((1, 1, 2))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def unpacked(path: Path) -> bytearray:
+    content = path.read_bytes()
+    return bytearray(gzip.decompress(content) if path.name.endswith(".gz") else content)
+
+
+def repacked(path: Path, content: bytes) -> Path:
+    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    return path
+
+
+def refusal_of(path: Path, scratch: Path) -> Refused:
+    with pytest.raises(Refused) as caught:
+        read_nifti(path, scratch, LIMITS)
+    return caught.value
+
+
+def test_a_whole_file_is_read_with_its_place_and_range(volume: Path, tmp_path: Path) -> None:
+    plain = read_nifti(volume, tmp_path, LIMITS)
+    assert np.array_equal(np.load(tmp_path / "image-0.npy")[0], VALUES)
+    assert np.allclose(np.abs(np.diag(plain["affine"])), [1, 1, 2, 1])
+    assert plain["value_range"] == [VALUES.min(), VALUES.max()]
+
+
+@pytest.mark.parametrize("left", [0.0, 0.02, 0.6, 0.999])
+def test_a_file_that_was_cut_off_is_refused(left: float, volume: Path, tmp_path: Path) -> None:
+    content = volume.read_bytes()
+    volume.write_bytes(content[: int(len(content) * left)])
+    assert refusal_of(volume, tmp_path).reason is ReasonCode.UNREADABLE
+
+
+def test_what_was_cut_off_before_it_was_packed_is_refused(tmp_path: Path, volume: Path) -> None:
+    repacked(volume, bytes(unpacked(volume)[:-1]))
+    assert refusal_of(volume, tmp_path).reason is ReasonCode.UNREADABLE
+
+
+def test_a_packed_file_whose_check_sum_is_another_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(path))
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    assert refusal_of(path, tmp_path).reason is ReasonCode.UNREADABLE
+
+
+def test_bytes_after_the_data_do_no_harm(volume: Path) -> None:
+    check_nifti(repacked(volume, bytes(unpacked(volume)) + bytes(3_000_000)))
+
+
+def test_a_file_that_says_no_place_is_refused(volume: Path, tmp_path: Path) -> None:
+    content = unpacked(volume)
+    content[252:256] = struct.pack("<2h", 0, 0)
+    assert refusal_of(repacked(volume, content), tmp_path).reason is ReasonCode.GEOM_MISSING
+
+
+def test_a_sheared_place_is_refused_even_beside_a_right_one(volume: Path, tmp_path: Path) -> None:
+    """SimpleITK would pass over the sform, and take the qform."""
+    content = unpacked(volume)
+    content[252:256] = struct.pack("<2h", 1, 2)
+    content[280:328] = struct.pack("<12f", 1, 0.2, 0, 5, 0, 1, 0, 6, 0, 0, 2, 7)
+    assert refusal_of(repacked(volume, content), tmp_path).reason is ReasonCode.GEOM_NOT_ORTHONORMAL
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_nifti_2_is_checked_as_nifti_1_is(order: str, tmp_path: Path) -> None:
+    header = bytearray(544)
+    struct.pack_into(f"{order}i8s2h", header, 0, 540, b"n+2\0\r\n\x1a\n", 4, 16)
+    struct.pack_into(f"{order}8q", header, 16, 3, 40, 30, 6, 1, 1, 1, 1)
+    struct.pack_into(f"{order}q", header, 168, 544)
+    struct.pack_into(f"{order}2i", header, 344, 1, 0)
+    path = tmp_path / "two.nii"
+    path.write_bytes(bytes(header) + VALUES.tobytes())
+    check_nifti(path)
+    path.write_bytes(bytes(header) + VALUES.tobytes()[:-1])
+    with pytest.raises(Refused, match="cut off"):
+        check_nifti(path)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_volume_of_nothing_is_refused(value: float, tmp_path: Path) -> None:
+    path = tmp_path / "empty.nii"
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((6, 30, 40), value, np.float32)), str(path))
+    assert refusal_of(path, tmp_path).reason is ReasonCode.BAD_PIXELS
