@@ -22,11 +22,20 @@ class InputKind(Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """One input as given by the user and the files it stands for (one file unless DICOM)."""
+    """One input as given by the user and the files it stands for (one file unless DICOM).
+
+    `below` is where a picture or volume lies in the folder that was given: so its results lie in the folder of results.
+    """
 
     given: Path
     kind: InputKind
     files: tuple[Path, ...]
+    below: Path = Path()
+
+    @property
+    def stem(self) -> Path:
+        """What the names of a picture's or volume's results begin with, in the folder of results."""
+        return self.below / stem_of(self.files[0])
 
 
 def kind_of(path: Path) -> InputKind:
@@ -61,9 +70,26 @@ def collect(paths: Sequence[Path]) -> tuple[Source, ...]:
         if dicom:
             sources.append(Source(path, InputKind.DICOM, dicom))
         sources += [
-            Source(file, kind_of(file), (file,)) for file in files if kind_of(file) is not InputKind.DICOM
+            Source(file, kind_of(file), (file,), file.parent.relative_to(path) if path.is_dir() else Path())
+            for file in files
+            if kind_of(file) is not InputKind.DICOM
         ]
+    _check_results_apart(sources)
     return _one_source_for_single_files(sources)
+
+
+def _check_results_apart(sources: Sequence[Source]) -> None:
+    """Raises UsageError where the results of two pictures or volumes would have one name."""
+    first: dict[str, Source] = {}
+    for source in sources:
+        if source.kind is InputKind.DICOM:
+            continue
+        other = first.setdefault(str(source.stem).casefold(), source)
+        if other is not source:
+            raise UsageError(
+                f"{other.given} and {source.given}: their results would have one name, {source.stem}; "
+                "process them one by one, each with its own --out"
+            )
 
 
 def _one_source_for_single_files(sources: list[Source]) -> tuple[Source, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from medpipe.bundle import available_bundles
-from medpipe.cli.inputs import InputKind, Source, stem_of
+from medpipe.cli.inputs import InputKind, Source
 from medpipe.cli.processing import Report
 from medpipe.config import Config
 from medpipe.dicom import InstanceHeader
@@ -218,7 +218,8 @@ class Run:
             formats = self._formats or (("png",) if picture else ("nifti",))
             if "seg" in formats:
                 raise UsageError(f"{path}: a SEG needs a DICOM source; use `medpipe wrap-photo` first")
-            stem = self._out / f"{stem_of(path)}.{outcome.bundle.id}"
+            stem = self._out / f"{source.stem}.{outcome.bundle.id}"
+            stem.parent.mkdir(parents=True, exist_ok=True)
             files += map(str, self._extra_files(prediction, stem, formats, outcome))
         yield Report(
             str(source.given),

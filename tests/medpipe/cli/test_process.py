@@ -71,6 +71,31 @@ def test_a_camera_picture_gives_a_mask(tmp_path: Path, capsys: pytest.CaptureFix
     assert "1 SPOT" in capsys.readouterr().out
 
 
+def test_pictures_of_one_name_keep_their_results_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the folders they lie in; where that does not tell them apart nothing is begun."""
+    picture = np.zeros((80, 120, 3), np.uint8)
+    for number, name in enumerate(("ann/left.png", "bob/left.png")):
+        picture[20 : 40 + 10 * number, 30:60] = 255
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        PillowImage.fromarray(picture).save(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    command = ["process", str(tmp_path / "in"), "--bundle", "phantom-2d", "--out", str(out)]
+    assert run([*command, "--json"]) == 0
+    assert [Path(path).relative_to(out) for report in reports(capsys) for path in report["outputs"]] == [  # type: ignore[union-attr, attr-defined]
+        Path("ann/left.phantom-2d.png"),
+        Path("bob/left.phantom-2d.png"),
+    ]
+    PillowImage.fromarray(picture).save(tmp_path / "in" / "bob" / "Left.jpg")
+    shutil.rmtree(out)
+    assert run(command) == 2
+    assert (
+        "Left.jpg and " in (said := capsys.readouterr().err) and "bob/left; process them one by one" in said
+    )
+    assert not out.exists()
+
+
 def test_mirrored_views_tell_how_uncertain_and_the_bundle_s_rules_what_was_marked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
