@@ -157,10 +157,18 @@ class DicomPairs:
             if instances & _referenced(seg):
                 when = (str(seg.get("ContentDate", "")), str(seg.get("ContentTime", "")))
                 dated.append((when, path, seg))
-        for _, path, seg in sorted(dated, key=lambda row: row[:2], reverse=True):
-            owners = classes_of_segments(path, seg, labels)
-            if _has_any(owners):
-                return path, owners
+        found = [
+            (when, path, owners, str(seg.SOPInstanceUID))
+            for when, path, seg in sorted(dated, key=lambda row: row[:2], reverse=True)
+            if _has_any(owners := classes_of_segments(path, seg, labels))
+        ]
+        if len(found) > 1 and found[0][0] == found[1][0] and found[0][3] != found[1][3]:
+            raise ConfigError(
+                f"{found[1][1]} and {found[0][1]}: SEGs of one image and one moment; nobody can tell which is the "
+                "truth: leave only that one in the folder"
+            )
+        if found:
+            return found[0][1:3]
         if not dated:
             raise ConfigError(f"{self._folder}: no SEG refers to {image.name}")
         raise ConfigError(

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medpipe.errors import ConfigError
+from medpipe.dicom.nifti import check_nifti
+from medpipe.errors import ConfigError, Refused
 from medpipe.training.dicom_pairs import Label
 from medpipe.training.stamp import Stamp, stamp_of
 from medpipe.types import Grid, Image, SourceFrame
@@ -28,6 +29,8 @@ _READERS = {
     ".mha": "MetaImageIO",
     ".nrrd": "NrrdImageIO",
 }
+_ROUNDING = 1e-3
+"""By how much a label that was kept as a float may miss its whole number."""
 _TOLERANCE_MM = 0.01
 """By how much the affines of a case's files may differ."""
 
@@ -114,8 +117,10 @@ class NnunetFolder:
             if not grid.same_as(grids[0], _TOLERANCE_MM):
                 raise ConfigError(f"{path}: does not lie where the first channel of {name} does")
         array = np.stack([values.astype(np.float32) for values, _ in read])
-        lowest = min(float(values.min()) for values, _ in read)
-        highest = max(float(values.max()) for values, _ in read)
+        known = array[np.isfinite(array)]
+        if not known.size:
+            raise ConfigError(f"{self._files(name)[0]}: holds no numbers")
+        lowest, highest = float(known.min()), float(known.max())
         return Image(
             array=array,
             grid=grids[0],
@@ -138,7 +143,26 @@ class NnunetFolder:
         if grid.shape == image.shape and not grid.same_as(image, _TOLERANCE_MM):
             raise ConfigError(f"{path}: does not lie where the volume of {name} does")
         values = self._values or [(n + 1,) for n in range(classes)]
-        return np.stack([np.isin(labels, values[n]) for n in range(classes)])
+        whole = self._known_values(path, labels, values)
+        return np.stack([np.isin(whole, values[n]) for n in range(classes)])
+
+    def _known_values(
+        self, path: Path, labels: NDArray[Any], values: Sequence[tuple[int, ...]]
+    ) -> NDArray[np.int64]:
+        """Labels as whole numbers. Raises ConfigError where they are none, or nobody says what one of them means."""
+        known = np.nan_to_num(labels, nan=-1.0, posinf=-1.0, neginf=-1.0)
+        whole: NDArray[np.int64] = np.rint(known).astype(np.int64)
+        if labels.dtype.kind == "f" and not np.allclose(labels, whole, rtol=0, atol=_ROUNDING):
+            raise ConfigError(f"{path}: labels are whole numbers; it has others between them")
+        named = {0, *(n for row in (*self._dataset.labels.values(), *values) for n in row)}
+        strange = sorted(set(np.unique(whole).tolist()) - named)
+        if strange:
+            shown = ", ".join(map(str, strange[:4])) + (", ..." if len(strange) > 4 else "")
+            where = "dataset.json names" if self._dataset.labels else "the classes are"
+            raise ConfigError(
+                f"{path}: has the value(s) {shown}; {where} {', '.join(map(str, sorted(named)))}"
+            )
+        return whole
 
     def stamp(self, name: str) -> Stamp:
         label = self._folder / "labelsTr" / f"{name}{self._ending}"
@@ -179,6 +203,11 @@ def _header(path: Path) -> Any:
     """SimpleITK's reader with the header read. Raises ConfigError for what is not one volume of one channel."""
     import SimpleITK as sitk  # noqa: N813 - the project's own abbreviation
 
+    if path.name.endswith((".nii", ".nii.gz")):
+        try:
+            check_nifti(path)
+        except Refused as refused:
+            raise ConfigError(f"{path}: {refused}") from refused
     reader = sitk.ImageFileReader()
     reader.SetImageIO(next(reader for ending, reader in _READERS.items() if path.name.endswith(ending)))
     reader.SetFileName(str(path))

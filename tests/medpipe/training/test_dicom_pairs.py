@@ -120,6 +120,27 @@ def emptied(seg: pydicom.Dataset) -> None:
     seg.PixelData = bytes(len(seg.PixelData))
 
 
+def test_of_two_segs_of_one_moment_none_is_the_truth(pairs: tuple[Path, Prediction], tmp_path: Path) -> None:
+    """Not by the names of their files; the same SEG twice, or one about something else, is no question."""
+    folder, prediction = pairs
+    all_of_it = Path(shutil.copytree(folder, tmp_path / "all"))
+    (written,) = (all_of_it / "results").glob("*.seg.dcm")
+    name, lesion = prediction.image.name, Label("x", "Bright lesion")
+    shutil.copyfile(written, all_of_it / "again.dcm")
+    assert np.array_equal(DicomPairs(all_of_it, [lesion]).truth(name, 1), prediction.mask)
+    when = pydicom.dcmread(written).ContentDate
+    for change, refused in ((of_the_liver, False), (emptied, True)):
+        path = later_seg(folder, all_of_it / "other.dcm", change)
+        seg = pydicom.dcmread(path)
+        seg.ContentDate = when
+        seg.save_as(path)
+        if not refused:
+            assert np.array_equal(DicomPairs(all_of_it, [lesion]).truth(name, 1), prediction.mask)
+            continue
+        with pytest.raises(ConfigError, match=r"other\.dcm.* SEGs of one image and one moment"):
+            DicomPairs(all_of_it, [lesion]).truth(name, 1)
+
+
 def test_a_later_seg_about_something_else_supersedes_nothing(
     pairs: tuple[Path, Prediction], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from medpipe.bundle import InputSpec
-from medpipe.dicom.pictures import read_nifti
+from medpipe.dicom.nifti import read_nifti
 from medpipe.errors import ConfigError
 from medpipe.training.dicom_pairs import Label
 from medpipe.training.nnunet_folder import NnunetFolder, read_dataset, values_of
@@ -148,6 +148,38 @@ def test_files_may_end_as_they_do_where_nothing_is_said(
         ConfigError, match=r"labelsTr: files end in \.\w+(\.gz)? and \.\w+; name one in dataset"
     ):
         NnunetFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0, 1, 2, 7], r"has the value\(s\) 7; dataset.json names 0, 1, 2, 3"),
+        ([0, 255], r"has the value\(s\) 255"),
+        ([0, 0.5, 1], "labels are whole numbers"),
+        ([0, np.nan, 1], "labels are whole numbers"),
+    ],
+)
+def test_labels_that_nobody_names_are_refused(values: list[float], said: str, brain: Path) -> None:
+    label = brain / "labelsTr" / "one.nrrd"
+    write(label, np.resize(np.array(values, np.float32), (3, 4, 8)))
+    with pytest.raises(ConfigError, match=f"one.nrrd: {said}"):
+        NnunetFolder(brain).truth("one", 3)
+
+
+def test_labels_kept_as_floats_are_rounded(brain: Path) -> None:
+    before = NnunetFolder(brain).truth("one", 3)
+    label = brain / "labelsTr" / "one.nrrd"
+    write(label, sitk.GetArrayFromImage(sitk.ReadImage(str(label))).astype(np.float32) * np.float32(0.99999))
+    assert before.any() and np.array_equal(NnunetFolder(brain).truth("one", 3), before)
+
+
+def test_a_volume_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    for part in ("imagesTr", "labelsTr"):
+        write(tmp_path / part / "one.nii.gz", np.arange(96, dtype=np.int16).reshape(3, 4, 8) % 2)
+    label = tmp_path / "labelsTr" / "one.nii.gz"
+    label.write_bytes(label.read_bytes()[:-20])
+    with pytest.raises(ConfigError, match=r"labelsTr/one.nii.gz: the NIfTI file is cut off"):
+        NnunetFolder(tmp_path).truth("one", 1)
 
 
 def test_files_of_a_case_that_lie_apart_are_refused(brain: Path) -> None:
