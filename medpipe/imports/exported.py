@@ -48,6 +48,9 @@ def import_exported(path: Path, out: Path, choices: Choices) -> Bundle:
     _over(content, "provenance", {"licence": choices.licence}, described)
     fed = {"modality": [choices.modality] if choices.modality else None, "orientation": choices.orientation}
     _over(content, "input", fed, described)
+    if content.get("input", {}).get("spatial_dims") == 3:
+        why = f"neither a network's file nor {described} says how the volumes that it learned from lay"
+        needed(content["input"].get("orientation"), "--orientation", why)
     return write_bundle(out, content, path)
 
 

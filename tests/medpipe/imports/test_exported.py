@@ -124,10 +124,10 @@ def test_a_file_without_description_or_of_another_kind_is_refused(tmp_path: Path
         import_bundle(tmp_path, tmp_path / "spots")
 
 
-def traced(network: nn.Module, path: Path) -> Path:
+def traced(network: nn.Module, path: Path, size: tuple[int, ...] = (32, 48)) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces a successor of its TorchScript
-        torch.jit.trace(network.eval(), torch.zeros(1, 1, 32, 48), strict=False).save(path)  # type: ignore[no-untyped-call]
+        torch.jit.trace(network.eval(), torch.zeros(1, 1, *size), strict=False).save(path)  # type: ignore[no-untyped-call]
     return path
 
 
@@ -215,7 +215,7 @@ def test_a_network_that_takes_other_pictures_is_one_line(tmp_path: Path) -> None
         warnings.simplefilter("ignore", DeprecationWarning)
         colour = nn.Conv2d(3, 1, 3, padding=1).eval()
         torch.onnx.export(colour, (torch.zeros(1, 3, 32, 48),), str(tmp_path / "colour.onnx"), dynamo=False)
-    volumes = {**DESCRIPTION["input"], "spatial_dims": 3}  # type: ignore[dict-item]
+    volumes = {**DESCRIPTION["input"], "spatial_dims": 3, "orientation": "LPS"}  # type: ignore[dict-item]
     for path, changes, said in (
         (tmp_path / "colour.onnx", {}, "does not take a patch"),
         (
@@ -227,6 +227,16 @@ def test_a_network_that_takes_other_pictures_is_one_line(tmp_path: Path) -> None
         with pytest.raises(BundleError, match=said) as refusal:
             import_bundle(path, tmp_path / "spots", Choices(description=described(tmp_path, **changes)))
         assert "\n" not in str(refusal.value)
+
+
+def test_how_volumes_lay_is_asked_for(tmp_path: Path) -> None:
+    volumes = {**DESCRIPTION["input"], "spatial_dims": 3}  # type: ignore[dict-item]
+    path = traced(nn.Conv3d(1, 1, 3, padding=1).eval(), tmp_path / "net.ts", (16, 32, 48))
+    description = described(tmp_path, input=volumes, window={"patch": [16, 32, 48]})
+    with pytest.raises(ConfigError, match=r"--orientation is needed: neither .* nor .*\.toml says"):
+        import_bundle(path, tmp_path / "spots", Choices(description=description))
+    import_bundle(path, tmp_path / "spots", Choices(description=description, orientation="RAS"))
+    assert find_bundle("spots", [tmp_path]).input.orientation == "RAS"
 
 
 def test_weights_in_a_file_of_their_own_are_named(tmp_path: Path) -> None:
