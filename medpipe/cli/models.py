@@ -165,7 +165,7 @@ def train(
     from medpipe.training.report import REPORT
 
     if export is not None:
-        check_describable(experiment)
+        check_describable(experiment, bundle=export, fold=fold)
     with training_bar() as tell:
         report = run_training(
             experiment,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from medpipe.errors import ConfigError
+from medpipe.training.cases import TrainingCase
 from medpipe.training.experiment import EXPERIMENT, Experiment, load_run, split
 from medpipe.training.state import CHECKPOINT, learned_from
 
@@ -69,6 +70,16 @@ def check_goes_on(spec: Experiment, run: Path) -> None:
 def _some(names: Collection[str]) -> str:
     first = ", ".join(sorted(names)[:3])
     return f"{first} and {len(names) - 3} more" if len(names) > 3 else first
+
+
+def check_classes(classes: Sequence[str], cases: Sequence[TrainingCase]) -> None:
+    """Raises ConfigError for a class that no picture has: it would be learned as never there, without a word."""
+    lost = [c for n, c in enumerate(classes) if not any(len(case.places[n]) for case in cases)]
+    if lost:
+        raise ConfigError(
+            f"data.classes: no picture to train on has {', '.join(lost)} in its truth; leave it out, or look at the "
+            "values of the masks"
+        )
 
 
 def check_fits(network: nn.Module, shapes: Sequence[tuple[int, ...]], channels: int) -> None:

@@ -19,9 +19,17 @@ _TAKEN_OVER = ("window", "crf", "precision", "summary", "provenance")
 _KEYS = {*_TAKEN_OVER, "version", "title", "named_only", "classes", "card"}
 
 
-def check_describable(experiment: Path) -> None:
-    """Checks before hours of training that a bundle can be written after them. Raises ConfigError naming the key."""
+def check_describable(experiment: Path, *, bundle: Path | None = None, fold: int | None = None) -> None:
+    """Checks before hours of training that a bundle can be written after them. Raises ConfigError naming the key.
+
+    `bundle` is the folder that it is to be, of the run that holds out `fold` where one is given; its name is the id.
+    """
     loaded = load_experiment(experiment)
+    name = loaded.name if fold is None else f"{loaded.name}-fold{fold}"
+    if bundle is not None and bundle.absolute().name != name:
+        raise ConfigError(f"--export {bundle}: a bundle is found by its id; name its folder {name}")
+    if bundle is not None and bundle.exists() and not bundle.is_dir():
+        raise ConfigError(f"--export {bundle}: is a file; name a folder for the bundle")
     try:
         content = describe(loaded, {class_id: Choice() for class_id in loaded.data.classes})
     except ConfigError as error:

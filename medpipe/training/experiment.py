@@ -267,6 +267,11 @@ class Experiment(Section):
         rows = self.bundle.get("classes", [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) and "id" in row for row in rows):
             raise ValueError("bundle.classes: tables [[bundle.classes]], each with the id of a class")
+        if not all(isinstance(row.get("type", []), list) for row in rows):
+            raise ValueError("bundle.classes: type is a code: [value, scheme, meaning]")
+        texts = self.bundle.get("card", {})
+        if isinstance(texts, dict) and not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("bundle.card: its values are texts")
         for table in ("card", "window", "provenance"):
             if not isinstance(self.bundle.get(table, {}), dict):
                 raise ValueError(f"bundle.{table}: a table [bundle.{table}]")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -51,8 +54,43 @@ def export_bundle(
         raise ConfigError(f"{run}: restores patches; begin another run with its weights, and export that one")
     if data is not None:
         check_pictures(experiment, to_export=True)
-    bundle.mkdir(parents=True, exist_ok=True)
     check_members(experiment, members)
+    with _put_in_place(bundle) as folder:
+        _fill(folder, experiment, (run, *members), data, report_into, cross_validated)
+    return load_bundle(bundle)
+
+
+@contextlib.contextmanager
+def _put_in_place(bundle: Path) -> Iterator[Path]:
+    """A folder that becomes `bundle` when all in it is written; what stops before leaves the bundle that was there.
+
+    Files that only the earlier bundle has stay with the new one.
+    """
+    if bundle.exists() and not bundle.is_dir():
+        raise ConfigError(f"{bundle}: is a file; name a folder for the bundle")
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{bundle.name}-", dir=bundle.parent) as scratch:
+        folder, before = Path(scratch) / bundle.name, Path(scratch) / "before"
+        folder.mkdir()
+        yield folder
+        if bundle.exists():
+            for path in bundle.iterdir():
+                if path.is_file() and not (folder / path.name).exists():
+                    shutil.copy2(path, folder / path.name)
+            bundle.rename(before)
+        folder.rename(bundle)
+
+
+def _fill(
+    bundle: Path,
+    experiment: Experiment,
+    runs: Sequence[Path],
+    data: Path | None,
+    report_into: Path | None,
+    cross_validated: str,
+) -> None:
+    """Writes weights, description and card into the folder; see export_bundle."""
+    run, *members = runs
     write = partial(_write_description, bundle, experiment, members=1 + len(members))
     network = BundleNetwork(name=experiment.network.name, members=1 + len(members))
     for one, name in zip((run, *members), weight_names(network), strict=True):
@@ -79,7 +117,6 @@ def export_bundle(
         if report_into is not None:
             write_report(report_into, report, Origin.of(experiment, run))
     write_card(bundle, written, experiment, report, gains=gains, cross_validated=cross_validated)
-    return written
 
 
 def averaged_weights(run: Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def train(
     if fold is not None:
         spec = of_fold(spec, fold)
     if max_minutes is not None:
+        if not 0 < max_minutes < math.inf:
+            raise ConfigError(f"--max-minutes: {max_minutes:g} is no time to train; more than 0 is needed")
         spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"minutes": max_minutes})})
     if unlabelled is not None:
         spec = _with_unlabelled(spec, unlabelled)

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medpipe.errors import ConfigError
 from medpipe.training.ahead import Key, cut_ahead
-from medpipe.training.beforehand import check_fits, multiple_of
+from medpipe.training.beforehand import check_classes, check_fits, multiple_of
 from medpipe.training.cases import PRESENT, TrainingCase, load_cases, normalisation, unit_values
 from medpipe.training.distillation import Teacher
 from medpipe.training.drawn import draw_pictures
@@ -116,6 +116,8 @@ class Trainer:
         self._flat = spec.input.spatial_dims == 2
         self._midway = False  # in a step: network, optimiser and average do not belong together
         self.cases = self.prepare(spec, data, run)
+        if spec.task == "segment":
+            check_classes(spec.data.classes, [*self.cases.training, *self.cases.drawn])
         self.sampler = PatchSampler(
             self.cases.training,
             spec.patches,

@@ -49,6 +49,9 @@ def test_without_a_fold_held_out_every_fold_trains(experiment: Path) -> None:
     assert parts.unseen == parts.thresholds == ("drawn_1",), "figures come from what no step saw"
 
 
+TYPE = 'type = [\n    "52988006",\n    "SCT",\n    "Lesion",\n]'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -66,6 +69,8 @@ def test_without_a_fold_held_out_every_fold_trains(experiment: Path) -> None:
         ("seed = 3", 'seed = 3\ntask = "restore"\n[patches.paste]', 'restore" looks at no lesions'),
         ("[[bundle.classes]]\nid =", "[[bundle.classes]]\nidea =", "bundle.classes: tables"),
         ("[bundle.card]", "[[bundle.card]]", "bundle.card: a table"),
+        ('use = "None: a test."', "use = 5", "bundle.card: its values are texts"),
+        (TYPE, "type = 5", "bundle.classes: type is a code"),
     ],
 )
 def test_a_fault_is_named_in_one_line(experiment: Path, old: str, new: str, said: str) -> None:

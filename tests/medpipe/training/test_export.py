@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -146,6 +147,26 @@ def test_what_no_bundle_could_be_written_from_is_known_before_the_training(
     experiment.write_text(tomli_w.dumps(content))
     with pytest.raises(ConfigError, match=says):
         check_describable(experiment)
+
+
+def test_an_export_that_fails_leaves_the_bundle_that_was_there(
+    run: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    """Its thresholds were measured: those of .5 beside them would be taken for as good."""
+    bundle = tmp_path / "bundles" / "tiny"
+    export_bundle(run, bundle)
+    (bundle / "golden.npz").write_bytes(b"of the site")
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    broken = Path(shutil.copytree(drawn_data, tmp_path / "broken"))
+    (broken / "masks" / "drawn_1.png").write_bytes(b"no picture")
+    for folder in (bundle, tmp_path / "bundles" / "new"):
+        with pytest.raises(ConfigError, match=r"drawn_1\.png"):
+            export_bundle(run, folder, data=broken)
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["tiny"]
+    export_bundle(run, bundle, data=drawn_data)
+    assert (bundle / "golden.npz").read_bytes() == b"of the site"
+    assert (bundle / "CARD.md").read_bytes() != before["CARD.md"]
 
 
 def test_without_data_the_card_says_that_nothing_was_measured(run: Path, tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +21,8 @@ from medpipe.training import train
 from medpipe.training.experiment import Optimiser, Paste, Stage, load_experiment, load_run
 from medpipe.training.state import CHECKPOINT, learning_rate, new_state
 from medpipe.training.trainer import Trainer, autocast
+
+from .conftest import write_experiment
 
 CPU = torch.device("cpu")
 
@@ -230,6 +235,16 @@ def test_the_first_weights_follow_from_the_seed(experiment: Path) -> None:
     other = new_state(spec.model_copy(update={"seed": 4}), CPU).network
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_class_that_no_picture_has_is_refused(drawn_data: Path, tmp_path: Path) -> None:
+    """It would be learned as never there; the loss of a set without any truth is 0."""
+    folder = Path(shutil.copytree(drawn_data, tmp_path / "data"))
+    for path in (folder / "masks").iterdir():
+        bits = np.asarray(Pillow.open(path)) & 0b1011
+        Pillow.fromarray(bits).save(path)
+    with pytest.raises(ConfigError, match="no picture to train on has EX in its truth"):
+        train(write_experiment(tmp_path), data=folder, out=tmp_path / "runs", device="cpu")
 
 
 DENSE, BY_CHANNEL = nn.Conv3d(4, 4, 3), nn.Conv3d(4, 4, 3, groups=4)

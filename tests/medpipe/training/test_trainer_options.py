@@ -85,7 +85,14 @@ def test_two_processes_average_their_gradients(drawn_data: Path, tmp_path: Path)
     """What torchrun's two processes learn is what one learns from the batches of both; one of them exports it."""
     path = write_experiment(tmp_path, budget={"steps": 3})
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "medpipe.cli"]
-    places = ["--data", str(drawn_data), "--out", str(tmp_path), "--export", str(tmp_path / "bundle")]
+    places = [
+        "--data",
+        str(drawn_data),
+        "--out",
+        str(tmp_path),
+        "--export",
+        str(tmp_path / "bundles" / "tiny"),
+    ]
     told = subprocess.run(
         [sys.executable, *command, "train", str(path), *places],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -97,8 +104,8 @@ def test_two_processes_average_their_gradients(drawn_data: Path, tmp_path: Path)
     assert told.returncode == 0, told.stderr[-2000:]
     run = tmp_path / "tiny"
     assert [note["step"] for note in read_notes(run, "start")] == [0]  # one of the two speaks
-    assert told.stdout.count(f"{tmp_path / 'bundle'}\n") == 1
-    assert "## Thresholds" in (tmp_path / "bundle" / "CARD.md").read_text()
+    assert told.stdout.count(f"{tmp_path / 'bundles' / 'tiny'}\n") == 1
+    assert "## Thresholds" in (tmp_path / "bundles" / "tiny" / "CARD.md").read_text()
     alone = Trainer(load_experiment(path), drawn_data, tmp_path / "alone", CPU)
     for n in range(3):
         alone.step([alone.sampler.batch(n, n / 3, first) for first in (0, 2)], n / 3)
