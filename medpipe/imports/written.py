@@ -96,7 +96,11 @@ def write_bundle(out: Path, content: Mapping[str, Any], weights: Mapping[str, to
             try:
                 _fill(folder, content, weights)
             except BundleError as error:  # named as the user named it
-                raise BundleError(str(error).replace(str(folder.absolute()), str(out))) from error
+                said = str(error)
+                if isinstance(weights, Path):
+                    for name in NETWORK_FILES.values():
+                        said = said.replace(str(folder.absolute() / name), str(weights))
+                raise BundleError(said.replace(str(folder.absolute()), str(out))) from error
             folder.rename(out)
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror or error}") from error

@@ -46,7 +46,10 @@ class Source(Protocol):
         """Sizes and times of the image's and the truth's files, and what a label is: a cached copy is of these."""
 
     def groups(self) -> dict[str, str]:
-        """The names that have a truth, each with its group: a patient, where one is known, who may not be parted."""
+        """The names that have a truth, each with its group: a patient, where one is known, who may not be parted.
+
+        Raises ConfigError where what is there as truth can be none.
+        """
 
 
 def open_source(folder: Path, spec: InputSpec | None, labels: Sequence[Label] = ()) -> Source:
@@ -110,6 +113,8 @@ class Pictures:
             {path.stem for path in _ending(self._folder / part, suffixes)}
             for part, suffixes in (("images", PICTURES), ("masks", MASKS))
         )
+        if not masks and (other := _ending(self._folder / "masks", PICTURES)):
+            raise ConfigError(f"{min(other)}: masks are PNG files; other formats do not keep a pixel's value")
         return {name: name for name in sorted(pictures & masks)}
 
     def _file(self, name: str) -> Path:

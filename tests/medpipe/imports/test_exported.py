@@ -229,6 +229,14 @@ def test_a_network_that_takes_other_pictures_is_one_line(tmp_path: Path) -> None
         assert "\n" not in str(refusal.value)
 
 
+def test_a_file_that_is_no_network_is_named_as_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(BundleError, match=r"weights\.pt") as refusal:
+        import_bundle(path, tmp_path / "spots", Choices(description=described(tmp_path)))
+    assert "model.ts" not in str(refusal.value)
+
+
 def test_how_volumes_lay_is_asked_for(tmp_path: Path) -> None:
     volumes = {**DESCRIPTION["input"], "spatial_dims": 3}  # type: ignore[dict-item]
     path = traced(nn.Conv3d(1, 1, 3, padding=1).eval(), tmp_path / "net.ts", (16, 32, 48))

@@ -121,3 +121,10 @@ def test_a_picture_with_values_that_are_no_numbers_is_refused(folder: Path) -> N
     Pillow.fromarray(values).save(folder / "images" / "a.tif")
     with pytest.raises(ConfigError, match=r"images/a.tif: .*no numbers"):
         Pictures(folder, "US").image("a")
+
+
+def test_masks_that_are_no_png_are_named(folder: Path) -> None:
+    for part in ("images", "masks"):
+        Pillow.fromarray(np.zeros((40, 60), np.uint8)).save(folder / part / "one.jpg")
+    with pytest.raises(ConfigError, match=r"masks/one\.jpg: masks are PNG files"):
+        Pictures(folder, "US").groups()
