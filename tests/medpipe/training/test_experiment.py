@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from medpipe.errors import ConfigError
+from medpipe.training.beforehand import check_fits
+from medpipe.training.describe import check_describable
 from medpipe.training.experiment import Experiment, Paste, load_experiment, read_folds, split
+from medpipe.training.state import build_network
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
 
@@ -97,3 +101,15 @@ def test_lesions_are_pasted_into_pictures_only(experiment: Path) -> None:
     given["input"] |= {"normalise": {"kind": "z-score"}}
     with pytest.raises(ValidationError, match="not z-scored"):
         Experiment.model_validate(given)
+
+
+def test_the_example_for_data_of_your_own_is_sound(experiment: Path) -> None:
+    """The whole experiment of docs/training.md, beside a list of folds of five pictures."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text()
+    (example,) = re.findall(r"```toml\n(name = .*?)```", text, re.S)
+    path = experiment.parent / "mine.toml"
+    path.write_text(example.replace("folds/mine.toml", "folds.toml"))
+    check_describable(path, bundle=Path("my-bundles/mine"))
+    parts = split(load_experiment(path).data)
+    assert (len(parts.training), len(parts.thresholds), parts.held_out) == (4, 1, ())
+    check_fits(build_network(load_experiment(path)).eval(), [(256, 256)], 1)
