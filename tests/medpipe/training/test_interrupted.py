@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ from medpipe.training.trainer import Trainer
 from tests.medpipe.training.conftest import write_experiment
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_terminal() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, whatever the process that runs the tests does with it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def checkpoint(run: Path) -> dict[str, Any]:
