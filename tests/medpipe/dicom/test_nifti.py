@@ -47,6 +47,7 @@ def test_a_whole_file_is_read_with_its_place_and_range(volume: Path, tmp_path: P
     assert np.array_equal(np.load(tmp_path / "image-0.npy")[0], VALUES)
     assert np.allclose(np.abs(np.diag(plain["affine"])), [1, 1, 2, 1])
     assert plain["value_range"] == [VALUES.min(), VALUES.max()]
+    assert plain["modality"] == "", "nothing in the file says that it is MR"
 
 
 @pytest.mark.parametrize("left", [0.0, 0.02, 0.6, 0.999])
