@@ -23,6 +23,11 @@ from medpipe.errors import ReasonCode, Refused
 _GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 20
 _SMALLEST_VOXEL_MM3 = 1e-9
+_LAYOUTS = {
+    348: ((40, "8h"), (72, "h"), (108, "f"), (252, "2h"), (280, "12f")),
+    540: ((16, "8q"), (14, "h"), (168, "q"), (344, "2i"), (400, "12d")),
+}
+"""By the header's length (NIfTI-1, NIfTI-2) where dim, bitpix, vox_offset, qform_code with sform_code, and srow lie."""
 _SHEAR = 1e-3
 """Largest cosine between two axes of an affine, as from float32 and rounding."""
 
@@ -76,32 +81,17 @@ def _check_size(file: BinaryIO | gzip.GzipFile) -> _Header:
 
 
 def _header(start: bytes) -> _Header:
-    """From the first bytes of a NIfTI-1 (348) or NIfTI-2 (540) header, of either byte order."""
+    """From the first bytes of a NIfTI-1 or NIfTI-2 header, of either byte order."""
     for order in "<>":
         (length,) = struct.unpack_from(f"{order}i", start)
-        if length == 348:
-            dims = struct.unpack_from(f"{order}8h", start, 40)
-            (bits,), (offset,) = (
-                struct.unpack_from(order + form, start, at) for form, at in (("h", 72), ("f", 108))
-            )
-            codes, rows = (
-                struct.unpack_from(f"{order}2h", start, 252),
-                struct.unpack_from(f"{order}12f", start, 280),
-            )
-        elif length == 540:
-            dims = struct.unpack_from(f"{order}8q", start, 16)
-            (bits,), (offset,) = (
-                struct.unpack_from(order + form, start, at) for form, at in (("h", 14), ("q", 168))
-            )
-            codes, rows = (
-                struct.unpack_from(f"{order}2i", start, 344),
-                struct.unpack_from(f"{order}12d", start, 400),
-            )
-        else:
+        if length not in _LAYOUTS:
             continue
+        dims, (bits,), (offset,), codes, rows = (
+            struct.unpack_from(f"{order}{form}", start, at) for at, form in _LAYOUTS[length]
+        )
         voxels = math.prod(max(1, n) for n in dims[1 : 1 + max(0, min(7, dims[0]))])
         sform = tuple(value for n, value in enumerate(rows) if n % 4 < 3) if codes[1] > 0 else None
-        return _Header(int(offset) + voxels * bits // 8, codes[0] > 0 or codes[1] > 0, sform)
+        return _Header(int(offset) + voxels * bits // 8, max(codes) > 0, sform)
     raise EOFError
 
 

@@ -203,11 +203,6 @@ def _header(path: Path) -> Any:
     """SimpleITK's reader with the header read. Raises ConfigError for what is not one volume of one channel."""
     import SimpleITK as sitk  # noqa: N813 - the project's own abbreviation
 
-    if path.name.endswith((".nii", ".nii.gz")):
-        try:
-            check_nifti(path)
-        except Refused as refused:
-            raise ConfigError(f"{path}: {refused}") from refused
     reader = sitk.ImageFileReader()
     reader.SetImageIO(next(reader for ending, reader in _READERS.items() if path.name.endswith(ending)))
     reader.SetFileName(str(path))
@@ -233,6 +228,11 @@ def _read(path: Path) -> tuple[NDArray[Any], Grid]:
     """Values (K, J, I) of a volume, and its grid."""
     import SimpleITK as sitk  # noqa: N813
 
+    if path.name.endswith((".nii", ".nii.gz")):
+        try:
+            check_nifti(path)
+        except Refused as refused:
+            raise ConfigError(f"{path}: {refused}") from refused
     reader = _header(path)
     try:
         volume = reader.Execute()
