@@ -38,26 +38,44 @@ def deformed(
     """
     flat = size[0] == 1
     axes = [1, 2] if flat else [0, 1, 2]
-    around = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in size]
-    grid = torch.stack(torch.meshgrid(*around, indexing="ij"))[axes]
-    turn = torch.from_numpy(_rotation(rng, np.deg2rad(spec.rotation), len(axes)) * zoom).float()
-    places = torch.einsum("ab,b...->a...", turn, grid)
+    turn = _rotation(rng, np.deg2rad(spec.rotation), len(axes)) * zoom
+    places = _turned(turn, [size[axis] for axis in axes])
     if spec.elastic:
-        bend = torch.from_numpy(rng.normal(0, spec.elastic, (len(axes), *(_KNOTS,) * len(axes)))).float()
-        for axis in axes:
-            bend = torch.tensordot(bend, _curve(size[axis]), dims=([1], [1]))
-        bend = bend[:, None] if flat else bend
-        places = places + bend
-    places = places + torch.from_numpy(centre[axes]).float().view(-1, *(1,) * 3)
-    return _sampled(case, places, axes, min(int(centre[0]), case.shape[0] - 1))
+        places = places + _bend(rng, spec.elastic, [size[axis] for axis in axes])
+    around = centre[axes].reshape(-1, *(1,) * len(axes)).astype(np.float32)
+    wanted = torch.from_numpy(places + around)
+    return _sampled(case, wanted[:, None] if flat else wanted, axes, min(int(centre[0]), case.shape[0] - 1))
+
+
+def _turned(turn: NDArray[np.float64], sizes: list[int]) -> NDArray[np.float32]:
+    """(dims, *sizes): where the voxels of a patch come to lie around its middle."""
+    dims = len(sizes)
+    along = [
+        (np.arange(n, dtype=np.float32) - (n - 1) / 2).reshape([n if a == axis else 1 for a in range(dims)])
+        for axis, n in enumerate(sizes)
+    ]
+    rows = turn.astype(np.float32)
+    return np.stack([sum((row[a] * along[a] for a in range(1, dims)), row[0] * along[0]) for row in rows])
+
+
+def _bend(rng: Generator, strength: float, sizes: list[int]) -> NDArray[np.float32]:
+    """(dims, *sizes): smooth displacements.
+
+    No matrix product of torch or NumPy: in a forked process (cut_ahead) MKL may wait for its memory for ever, and
+    OpenBLAS would keep a pool of threads for each process.
+    """
+    bend = rng.normal(0, strength, (len(sizes), *(_KNOTS,) * len(sizes))).astype(np.float32)
+    for size in sizes:
+        bend = np.einsum("a...k,ki->a...i", np.moveaxis(bend, 1, -1), _curve(size))
+    return bend
 
 
 @lru_cache(maxsize=32)
-def _curve(size: int) -> Tensor:
-    """(size, knots): a smooth curve through knots spread over `size` pixels, as weights of the knots."""
-    return functional.interpolate(
-        torch.eye(_KNOTS)[None, None], size=(size, _KNOTS), mode="bicubic", align_corners=True
-    )[0, 0]
+def _curve(size: int) -> NDArray[np.float32]:
+    """(knots, size): a smooth curve through knots spread over `size` pixels, as weights of the knots."""
+    knots = torch.eye(_KNOTS)[None, None]
+    curve = functional.interpolate(knots, size=(_KNOTS, size), mode="bicubic", align_corners=True)
+    return np.asarray(curve[0, 0])
 
 
 def _rotation(rng: Generator, largest: float, dims: int) -> NDArray[np.float64]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +61,37 @@ def test_image_and_truth_bend_together(size: tuple[int, int, int]) -> None:
         assert torch.allclose(patch[0] * 255 / 200, patch[1], atol=1e-3)
         shapes.append(patch[1])
     assert not torch.allclose(shapes[0], shapes[1], atol=0.1), "every patch is bent in its own way"
+
+
+def test_a_process_forked_after_threads_that_multiplied_does_not_hang() -> None:
+    """With torch's matrix products (MKL) in `deformed` one such process in four waited for ever."""
+    case = ball((40, 50, 45), (20, 25, 22))
+    spec = STILL.model_copy(update={"rotation": 15.0, "elastic": 2.0})
+
+    def bend() -> None:
+        for seed in range(10):
+            deformed(case, np.array(case.shape) / 2, 1.2, (24, 32, 24), np.random.default_rng(seed), spec)
+
+    def multiply(_: int) -> None:
+        for _ in range(200):
+            torch.rand(768, 5) @ torch.rand(5, 384)
+            torch.einsum("ab,b...->a...", torch.rand(3, 3), torch.rand(3, 10, 50, 40))
+
+    ends = []
+    for _ in range(12):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(multiply, range(2)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+            child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)  # ends one that hangs
+            torch.set_num_threads(1)
+            bend()
+            os._exit(0)
+        ends.append(os.waitpid(child, 0)[1])
+    assert ends == [0] * 12
 
 
 def test_a_zoom_above_one_shows_more_of_the_picture() -> None:
