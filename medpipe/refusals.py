@@ -111,12 +111,12 @@ REFUSALS: Mapping[ReasonCode, Refusal] = {
         "send each volume as a series of its own",
     ),
     ReasonCode.GEOM_MIXED_ORIENTATION: Refusal(
-        "slices of different orientation in one series",
-        "send each volume as a series of its own",
+        "slices of different orientation in one series; a NIfTI file whose qform and sform turn it differently",
+        "send each volume as a series of its own; correct the file's header",
     ),
     ReasonCode.GEOM_MIXED_SIZE: Refusal(
-        "slices of different size or pixel spacing in one series",
-        "send each volume as a series of its own",
+        "slices of different size or pixel spacing in one series; a NIfTI file that says two sizes of a voxel",
+        "send each volume as a series of its own; correct the file's header",
     ),
     ReasonCode.GEOM_NOT_ORTHONORMAL: Refusal(
         "the direction cosines are not unit vectors at right angles",

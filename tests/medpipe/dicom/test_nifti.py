@@ -31,7 +31,7 @@ def unpacked(path: Path) -> bytearray:
     return bytearray(gzip.decompress(content) if path.name.endswith(".gz") else content)
 
 
-def repacked(path: Path, content: bytes) -> Path:
+def repacked(path: Path, content: bytes | bytearray) -> Path:
     path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
     return path
 
@@ -89,6 +89,61 @@ def test_a_sheared_place_is_refused_even_beside_a_right_one(volume: Path, tmp_pa
     content[252:256] = struct.pack("<2h", 1, 2)
     content[280:328] = struct.pack("<12f", 1, 0.2, 0, 5, 0, 1, 0, 6, 0, 0, 2, 7)
     assert refusal_of(repacked(volume, content), tmp_path).reason is ReasonCode.GEOM_NOT_ORTHONORMAL
+
+
+def said(
+    volume: Path, *, spacing: tuple[float, ...], rows: tuple[float, ...], turn: tuple[float, ...], qfac: float
+) -> Path:
+    """The volume with both a qform and an sform."""
+    content = unpacked(volume)
+    content[76:92] = struct.pack("<4f", qfac, *spacing)
+    content[252:256] = struct.pack("<2h", 1, 1)
+    content[256:268] = struct.pack("<3f", *turn)
+    content[280:328] = struct.pack("<12f", *rows)
+    return repacked(volume, content)
+
+
+def test_a_qform_and_an_sform_may_say_the_same_in_their_own_words(volume: Path, tmp_path: Path) -> None:
+    """i to the left, j to the front, k up, off by 0.4 % and by 3 degrees; from a mirrored file as from a turned one."""
+    near, c, s = 0.996, np.cos(np.radians(3)), np.sin(np.radians(3))
+    rows = (-c, -s * near, 0, 5, s, -c * near, 0, 6, 0, 0, 2, 7)
+    path = said(volume, spacing=(1, 1, 2), rows=rows, turn=(0, 0, 1), qfac=1)
+    assert np.allclose(np.abs(np.diag(read_nifti(path, tmp_path, LIMITS)["affine"])), [1, 1, 2, 1], atol=0.01)
+    rows = (1, 0, 0, 5, 0, 1, 0, 6, 0, 0, -2, 7)
+    path = said(volume, spacing=(1, 1, 2), rows=rows, turn=(0, 0, 0), qfac=-1)
+    assert read_nifti(path, tmp_path, LIMITS)["affine"][2][2] == -2
+
+
+@pytest.mark.parametrize("code", [1, 0])
+def test_two_sizes_of_a_voxel_are_refused(code: int, volume: Path, tmp_path: Path) -> None:
+    """SimpleITK takes pixdim, others take the sform."""
+    path = said(volume, spacing=(1, 1, 1), rows=(1, 0, 0, 5, 0, 1, 0, 6, 0, 0, 2, 7), turn=(0, 0, 0), qfac=1)
+    content = unpacked(path)
+    content[252:254] = struct.pack("<h", code)
+    refused = refusal_of(repacked(path, content), tmp_path)
+    assert refused.reason is ReasonCode.GEOM_MIXED_SIZE
+    assert "1 x 1 x 2 mm by its sform and 1 x 1 x 1 mm by its pixdim" in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("rows", "qfac"),
+    [
+        ((-1, 0, 0, 5, 0, 1, 0, 6, 0, 0, 2, 7), 1.0),  # left and right changed
+        ((1, 0, 0, 5, 0, 1, 0, 6, 0, 0, 2, 7), -1.0),
+        ((0, -1, 0, 5, 1, 0, 0, 6, 0, 0, 2, 7), 1.0),  # turned by a quarter
+    ],
+)
+def test_two_orientations_are_refused(
+    rows: tuple[float, ...], qfac: float, volume: Path, tmp_path: Path
+) -> None:
+    path = said(volume, spacing=(1, 1, 2), rows=rows, turn=(0, 0, 0), qfac=qfac)
+    assert refusal_of(path, tmp_path).reason is ReasonCode.GEOM_MIXED_ORIENTATION
+
+
+@pytest.mark.parametrize("b", [np.nan, np.inf])
+def test_a_qform_that_is_no_number_is_refused(b: float, volume: Path, tmp_path: Path) -> None:
+    path = said(volume, spacing=(1, 1, 2), rows=(1, 0, 0, 5, 0, 1, 0, 6, 0, 0, 2, 7), turn=(b, 0, 0), qfac=1)
+    assert refusal_of(path, tmp_path).reason is ReasonCode.UNREADABLE
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
