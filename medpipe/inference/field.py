@@ -1,4 +1,4 @@
-"""The field of view of a fundus photograph: the lit, round region on a black ground, found on a reduced picture."""
+"""The field of view of a fundus photograph: the lit, round region on a dark ground, found on a reduced picture."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ REDUCED_SIDE = 512
 DARKEST = 8.0
 """Grey value (0..255) below which nothing counts as lit: JPEG noise on the black ground stays under it."""
 RELATIVE = 0.15
-"""Part of the bright level (90th percentile) from which on a pixel counts as lit."""
+"""Part of the bright level (90th percentile), counted from a ground that is not black, from which on a pixel is lit."""
+CORNER = 1 / 32
+"""Side of the squares in the corners by which the ground is judged, as a part of the picture's."""
+RIM = 3
+"""Pixels of the reduced picture on either side of the field's rim between which light falls to the ground."""
+FALL = 0.4
+"""Light left beyond the rim of an aperture, as a part of that within; where it fades slowly it is nearly all."""
 SMALLEST_PART = 0.15
 ROUNDNESS = (0.8, 1.3)
 """Allowed ratio of the region's area to a circle's of its longer side, cut off like the region (a full frame: 1.27)."""
 REDNESS = 1.05
-"""Least ratio of red to blue within the field: what lies behind a pupil is red."""
+"""Ratio of red to blue within the field that is to be exceeded: what lies behind a pupil is red."""
+GREENNESS = 0.05
+"""Least ratio of green to red: less is a single channel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +79,40 @@ def _lit_region(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
         raise Refused(
             ReasonCode.FOV_NOT_FOR_BUNDLE, "the picture is almost black: no field of view to be seen"
         )
-    region = _largest(grey > max(DARKEST, RELATIVE * bright))
+    level = max(DARKEST, RELATIVE * bright)
+    ground = _ground(grey)
+    if level < 1.25 * ground + DARKEST / 2 < bright:  # the ground would count as lit, or almost
+        apart = _region(grey > ground + max(DARKEST / 2, RELATIVE * (bright - ground)))
+        within, beyond = _beside_the_rim(apart, grey)
+        if within - ground > RELATIVE * bright and beyond - ground < FALL * (within - ground):
+            return apart  # light falls to the ground at once, as at an aperture, instead of fading towards the corners
+    return _region(grey > level)
+
+
+def _ground(grey: NDArray[np.float32]) -> float:
+    """The middle grey value of the picture's corners (of the fundus, where that fills the picture)."""
+    height, width = (max(3, round(n * CORNER)) for n in grey.shape)
+    corners = [
+        grey[rows, columns]
+        for rows in (slice(height), slice(-height, None))
+        for columns in (slice(width), slice(-width, None))
+    ]
+    return float(np.median([np.median(corner) for corner in corners]))
+
+
+def _beside_the_rim(region: NDArray[np.bool_], grey: NDArray[np.float32]) -> tuple[float, float]:
+    """Middle grey values a little within and a little beyond a region's rim, the picture's border being none."""
+    near, far = (ndimage.binary_erosion(region, iterations=n * RIM, border_value=1) for n in (1, 2))
+    next_to, around = (ndimage.binary_dilation(region, iterations=n * RIM) for n in (1, 2))
+    within, beyond = grey[near & ~far], grey[around & ~next_to]
+    if not within.size or not beyond.size:
+        return 0.0, 0.0
+    return float(np.median(within)), float(np.median(beyond))
+
+
+def _region(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest component, filled; nothing where nothing is lit."""
+    region = _largest(lit)
     # an opening cuts the thin bridge to a patient label or a light spot beside the field
     opened = ndimage.binary_opening(np.pad(region, 3, mode="edge"), iterations=3)[3:-3, 3:-3]
     region = _largest(opened) if opened.any() else region
@@ -109,11 +150,11 @@ def _check_round(region: NDArray[np.bool_], picture: int) -> None:
 
 
 def _check_red(reduced: NDArray[np.float32], lit: NDArray[np.bool_]) -> None:
-    red, _, blue = (float(channel[lit].mean()) for channel in reduced)
-    if red < REDNESS * blue:
+    red, green, blue = (float(channel[lit].mean()) for channel in reduced)
+    if red <= REDNESS * blue or green < GREENNESS * red:
         raise Refused(
             ReasonCode.FOV_NOT_FOR_BUNDLE,
-            "the picture has not the colours of a fundus photograph (red does not outweigh blue)",
+            "the picture has not the colours of a fundus photograph (red does not outweigh blue, or there is no green)",
         )
 
 

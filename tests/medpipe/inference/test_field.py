@@ -32,6 +32,26 @@ def test_a_label_beside_the_field_does_not_widen_it(fundus: NDArray[np.uint8]) -
     assert find_field(fundus).box[3] <= 322
 
 
+@pytest.mark.parametrize("light", [1.0, 0.4])
+@pytest.mark.parametrize("ground", [(5, 20, 8), (15, 15, 15), (12, 35, 15), (40, 40, 40)])
+def test_a_ground_that_is_not_black_is_no_part_of_it(
+    ground: tuple[int, int, int], light: float, fundus: NDArray[np.uint8]
+) -> None:
+    """Other cameras' grounds: with the whole picture for its field, its lesions would be seen far too small."""
+    rng = np.random.default_rng(4)
+    noise = rng.integers(0, 4, fundus.shape)
+    picture = np.where(fundus.max(axis=0) > 0, light * fundus, np.array(ground)[:, None, None] + noise)
+    assert np.abs(np.array(find_field(picture.astype(np.uint8)).box) - (0, 20, 240, 320)).max() <= 2
+
+
+def test_a_field_without_a_rim_that_fades_towards_the_corners_is_all_field() -> None:
+    rng = np.random.default_rng(5)
+    j, i = np.mgrid[:480, :512]
+    fading = np.exp(-((np.hypot(j - 240, i - 256) / 300) ** 2)) * (1 + 0.1 * rng.standard_normal((480, 512)))
+    picture = np.array([180, 90, 40])[:, None, None] * fading
+    assert find_field(picture.clip(0, 255).astype(np.uint8)).box == (0, 0, 480, 512)
+
+
 def test_size_of_the_reduced_picture_does_not_matter() -> None:
     j, i = np.mgrid[:1999, :2801]
     disc = np.hypot(j - 1000, i - 1500) < 900
@@ -50,6 +70,8 @@ def test_a_full_frame_in_fundus_colours_is_all_field() -> None:
     [
         (np.zeros((3, 100, 100), np.uint8), "almost black"),
         (np.full((3, 100, 100), 128, np.uint8), "colours"),
+        (np.array([0, 128, 0], np.uint8)[:, None, None] * np.ones((100, 100), np.uint8), "colours"),
+        (np.array([128, 0, 0], np.uint8)[:, None, None] * np.ones((100, 100), np.uint8), "no green"),
         (np.pad(np.full((3, 20, 90), 200, np.uint8), ((0, 0), (40, 40), (5, 5))), "no round field"),
     ],
 )
