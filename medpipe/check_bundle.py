@@ -146,7 +146,8 @@ def _read_golden(bundle: Bundle) -> dict[str, Any]:
 
 def _compare_counts(name: str, expected: Mapping[str, int], found: Mapping[str, int]) -> Check:
     near = expected.keys() == found.keys() and all(
-        abs(found[c] - n) <= max(1, COUNT_TOLERANCE * n) for c, n in expected.items()
+        abs(found[c] - n) <= max(1, COUNT_TOLERANCE * n) and (found[c] > 0 or n == 0)
+        for c, n in expected.items()
     )
     shown = ", ".join(f"{c} {found.get(c, 0)} (expected {n})" for c, n in expected.items())
     return Check(name, near, shown)
@@ -159,7 +160,7 @@ def _compare_means(name: str, golden: Mapping[str, Any], found: Mapping[str, Any
         theirs = np.asarray(expected, dtype=np.float64)
         if ours.shape != theirs.shape:
             return Check(name, False, f"{class_id}: blocks of {ours.shape}, expected {theirs.shape}")
-        worst = max(worst, float(np.abs(ours - theirs).max()))
+        worst = max(worst, float(np.nan_to_num(np.abs(ours - theirs), nan=np.inf).max()))
     return Check(
         name, worst <= TOLERANCE, f"largest difference of a block mean {worst:.4f} (allowed {TOLERANCE})"
     )

@@ -85,7 +85,7 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         branches = [self.point(x), *(branch(x) for branch in self.atrous)]
         pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True))
-        branches.append(pooled.expand_as(branches[0]))
+        branches.append(pooled.expand(-1, -1, *branches[0].shape[2:]))  # pruned, it has channels of its own
         merged: Tensor = self.project(torch.cat(branches, dim=1))
         return merged
 

@@ -20,7 +20,8 @@ def focal_map(logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: floa
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     p = torch.sigmoid(logits)
     p_t = p * target + (1 - p) * (1 - target)
-    return (alpha * target + (1 - alpha) * (1 - target)) * (1 - p_t).pow(gamma) * entropy
+    missing = (1 - p_t).clamp(min=1e-6)  # at 0 a power below 1 has no slope
+    return (alpha * target + (1 - alpha) * (1 - target)) * missing.pow(gamma) * entropy
 
 
 def focal_loss(
@@ -51,9 +52,9 @@ def dice_loss(logits: Tensor, target: Tensor, valid: Tensor, *, smooth: float = 
     A class that is absent from the batch gives no loss: a correct empty prediction is not punished, and false
     positives there are the focal term's business.
     """
-    p = torch.sigmoid(logits) * valid
+    p = torch.sigmoid(logits)
     t = target * valid
-    overlap, size = _over_pixels(p * t), _over_pixels(p) + _over_pixels(t)
+    overlap, size = _over_pixels(p * t), _over_pixels(p * valid) + _over_pixels(t)
     present = (_over_pixels(t) > 0).to(p.dtype)
     return present * (1 - (2 * overlap + smooth) / (size + smooth))
 
@@ -72,7 +73,7 @@ def tversky_loss(
     A false mark costs the rest, 1 - `missed`. `exponent` below 1 (.75) is the focal Tversky loss (Abraham, ISBI 2019),
     which dwells on what overlaps badly.
     """
-    p, t = torch.sigmoid(logits) * valid, target * valid
+    p, t = torch.sigmoid(logits), target * valid
     overlap = _over_pixels(p * t)
     lost, false = _over_pixels((1 - p) * t), _over_pixels(p * (valid - t))
     index = (overlap + smooth) / (overlap + missed * lost + (1 - missed) * false + smooth)
@@ -87,7 +88,7 @@ def blob_loss(logits: Tensor, target: Tensor, valid: Tensor, *, smooth: float = 
     """
     p = torch.sigmoid(logits) * valid
     losses = [
-        torch.stack([_blobs(p[n, c], target[n, c] * valid[n, 0], smooth) for n in range(len(p))])
+        torch.stack([_blobs(p[n, c], target[n, c], valid[n, 0], smooth) for n in range(len(p))])
         for c in range(p.shape[1])
     ]
     means = []
@@ -97,15 +98,15 @@ def blob_loss(logits: Tensor, target: Tensor, valid: Tensor, *, smooth: float = 
     return torch.stack(means)
 
 
-def _blobs(p: Tensor, target: Tensor, smooth: float) -> Tensor:
+def _blobs(p: Tensor, target: Tensor, valid: Tensor, smooth: float) -> Tensor:
     """Mean soft Dice loss over the lesions of one picture and class; NaN where there is none."""
-    present = target.detach() >= 0.5
+    present = (target.detach() >= 0.5) & (valid > 0)
     labels, count = ndimage.label(present.cpu().numpy(), np.ones((3,) * target.dim(), np.int8))
     if count == 0:
         return p.new_tensor(float("nan"))
     of_pixel = torch.from_numpy(labels.astype(np.int64).ravel()).to(p.device)
     marked = p.new_zeros(count + 1).index_add(0, of_pixel, p.flatten())
-    sizes = torch.bincount(of_pixel, minlength=count + 1).to(p.dtype)
+    sizes = p.new_zeros(count + 1).index_add(0, of_pixel, valid.to(p.dtype).flatten())
     # a lesion's own pixels and the background, which all lesions share
     dice = (2 * marked[1:] + smooth) / (marked[1:] + marked[0] + sizes[1:] + smooth)
     return (1 - dice).mean()

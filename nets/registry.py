@@ -33,6 +33,8 @@ def build(name: str, *, pruned: Sequence[Sequence[Any]] = (), **hyper: Any) -> n
     if name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; known: {', '.join(sorted(NETWORKS))}")
     try:
+        if not 0 < hyper.get("prior", 0.5) < 1:
+            raise ValueError(f"network {name!r}: prior: {hyper['prior']} does not lie between 0 and 1")
         return narrowed(NETWORKS[name](**hyper), pruned)
-    except TypeError as error:
+    except (TypeError, ArithmeticError, IndexError, RuntimeError) as error:
         raise ValueError(f"network {name!r}: {error}") from error

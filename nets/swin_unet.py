@@ -54,7 +54,7 @@ class WindowAttention(nn.Module):
         # windows and heads together: the pictures of a batch share the mask
         q, k, v = (t.reshape(-1, mask.shape[0], cells, HEAD) for t in (q, k, v))
         y = functional.scaled_dot_product_attention(q, k, v, mask)
-        y = self.project(y.view(-1, self.heads, cells, HEAD).transpose(1, 2).reshape(-1, cells, channels))
+        y = self.project(y.reshape(-1, self.heads, cells, HEAD).transpose(1, 2).reshape(-1, cells, channels))
         rows, columns = high // self.window, wide // self.window
         y = y.view(-1, rows, columns, self.window, self.window, channels).transpose(2, 3)
         y = y.reshape(-1, high, wide, channels)

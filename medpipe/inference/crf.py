@@ -116,12 +116,13 @@ def refine(
     smallest: int,
     spacing: tuple[float, ...],
     budget: float,
+    forbidden: NDArray[np.bool_] | None = None,
 ) -> Refinement:
     """Moves the boundaries of labelled components (1..n, 0 background) of one class, in place; never adds or joins any.
 
     `spacing` is the size of a pixel along each axis in the unit of the bundle's distances (1 for pictures, mm for
     volumes); `budget` is in seconds of work. `smallest` is the class's: what shrinks below it is left as it was where
-    it was confident and dropped where it was not.
+    it was confident and dropped where it was not. Nothing grows into what is `forbidden`.
     """
     boxes = ndimage.find_objects(labels)
     counts = np.bincount(labels.ravel(), minlength=len(boxes) + 1)
@@ -133,7 +134,9 @@ def refine(
     spent = 0.0
     for octave in sorted(groups, reverse=True):
         kernels = _kernels(2.0 ** (octave + 0.5), spec)
-        margin = spec.band + kernels[0].sxy  # beyond it little is said about the band
+        margin = max(
+            spec.band + kernels[0].sxy, _seen(spec, spacing)
+        )  # beyond it little is said about the band
         crops = [_grown(boxes[n - 1], margin, spacing, labels.shape) for n in groups[octave]]
         for crop, members in _merged(crops, groups[octave]):
             pixels = math.prod(s.stop - s.start for s in crop)
@@ -145,9 +148,16 @@ def refine(
             spent += work
             decided = infer(probability[crop], values(crop), kernels, spec.iterations, threshold, spacing)
             for n in members:
-                _guard(n, boxes[n - 1], crop, labels, probability, decided, spec, smallest, spacing)
+                _guard(
+                    n, boxes[n - 1], crop, labels, probability, decided, spec, smallest, spacing, forbidden
+                )
                 refined.add(n)
     return Refinement(frozenset(refined), len(candidates) - len(refined), spent / WORK_PER_SECOND)
+
+
+def _seen(spec: CrfSpec, spacing: tuple[float, ...]) -> float:
+    """How far around a component is looked: by the band in which it may grow, and whom it would touch then."""
+    return spec.band + max(spacing)
 
 
 def _kernels(diameter: float, spec: CrfSpec) -> tuple[Kernel, ...]:
@@ -207,15 +217,18 @@ def _guard(
     spec: CrfSpec,
     smallest: int,
     spacing: tuple[float, ...],
+    forbidden: NDArray[np.bool_] | None,
 ) -> None:
     """Takes over what the CRF decided for one component as far as the guard allows, in `labels`."""
-    local = _grown(box, spec.band, spacing, labels.shape)
+    local = _grown(box, _seen(spec, spacing), spacing, labels.shape)
     here, wanted = labels[local], decided[tuple(
         slice(s.start - c.start, s.stop - c.start) for s, c in zip(local, crop, strict=True)
     )]  # fmt: skip
     touching = np.ones((3,) * here.ndim, bool)
     own = here == label
     taken = ndimage.binary_dilation((here != 0) & ~own, touching)
+    if forbidden is not None:
+        taken |= forbidden[local]
     core = own & (_distance_inside(own, spacing) > spec.band)
     near = ndimage.distance_transform_edt(~own, sampling=spacing) <= spec.band
     new = core | (own & wanted) | (wanted & near & ~own & ~taken)

@@ -85,12 +85,15 @@ def predict(
                 way.to_source(working[number], whole)
                 if probability is not None:
                     probability[number] = whole
-            if working[number].max() < spec.needed:
-                continue  # interpolation exceeds no value it interpolates
+            if working[number].max() < spec.needed:  # interpolation exceeds no value it interpolates
+                if spec.crf:
+                    budget.spend(spec, crf.Refinement(frozenset(), 0, 0.0))
+                continue
             _threshold(whole, spec, image, mask[number])
             if bundle.exclusive:
                 _give_way(mask, number, prepared, working, to_background=bundle.network.argmax)
-        labels, refined = _components(mask[number], whole, spec, image, bundle, budget, clock)
+        forbidden = _forbidden(mask, number, image, bundle) if spec.crf else None
+        labels, refined = _components(mask[number], whole, spec, image, bundle, budget, clock, forbidden)
         with clock("lesions"):
             np.not_equal(labels, 0, out=mask[number])
             identity = Identity(uid_root, bundle.id, spec.id)
@@ -151,6 +154,16 @@ def _give_way(
     mask[number] &= ~mask[:number].any(axis=0)
 
 
+def _forbidden(
+    mask: NDArray[np.bool_], number: int, image: Image, bundle: Bundle
+) -> NDArray[np.bool_] | None:
+    """Where the CRF may not mark the class: padding, and classes that exclude it and had their turn."""
+    parts = [] if image.padding is None else [image.padding]
+    if bundle.exclusive and number:
+        parts.append(mask[:number].any(axis=0))
+    return np.logical_or.reduce(parts) if parts else None
+
+
 def _components(
     mask: NDArray[np.bool_],
     probability: NDArray[np.float32],
@@ -159,6 +172,7 @@ def _components(
     bundle: Bundle,
     budget: _Budget,
     clock: _Clock,
+    forbidden: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int32], frozenset[int]]:
     """Labels (K, J, I) of one class's lesions after the CRF where the class uses it, and which of them it refined."""
     with clock("lesions"):
@@ -168,16 +182,16 @@ def _components(
     with clock("crf"):
         values = display_values(image, bundle.input)
         if bundle.crf.mode == "seed":
-            return _unguarded(probability, spec, image, bundle, values)
+            return _unguarded(probability, spec, image, bundle, values, forbidden)
         if bundle.input.spatial_dims == 3:
             spacing = image.grid.spacing if image.calibrated else (1.0, 1.0, 1.0)
             done = crf.refine(
                 labels, probability, values, bundle.crf, threshold=spec.threshold, smallest=spec.smallest,
-                spacing=spacing, budget=budget.share(),
+                spacing=spacing, budget=budget.share(), forbidden=forbidden,
             )  # fmt: skip
             budget.spend(spec, done)
             return labels, done.refined
-        return _by_slice(labels, probability, spec, bundle, values, budget)
+        return _by_slice(labels, probability, spec, bundle, values, budget, forbidden)
 
 
 def _by_slice(
@@ -187,6 +201,7 @@ def _by_slice(
     bundle: Bundle,
     values: crf.Values,
     budget: _Budget,
+    forbidden: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int32], frozenset[int]]:
     """The 2-D CRF on each slice; components of a picture keep their labels, those of a volume are found anew."""
     refined: frozenset[int] = frozenset()
@@ -203,6 +218,7 @@ def _by_slice(
         done = crf.refine(
             flat, probability[k], plane, bundle.crf, threshold=spec.threshold,
             smallest=spec.smallest if labels.shape[0] == 1 else 1, spacing=(1.0, 1.0), budget=share - total.seconds,
+            forbidden=None if forbidden is None else forbidden[k],
         )  # fmt: skip
         total = crf.Refinement(frozenset(), total.unrefined + done.unrefined, total.seconds + done.seconds)
         refined = done.refined
@@ -214,7 +230,12 @@ def _by_slice(
 
 
 def _unguarded(
-    probability: NDArray[np.float32], spec: ClassSpec, image: Image, bundle: Bundle, values: crf.Values
+    probability: NDArray[np.float32],
+    spec: ClassSpec,
+    image: Image,
+    bundle: Bundle,
+    values: crf.Values,
+    forbidden: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int32], frozenset[int]]:
     if bundle.input.spatial_dims == 3:
         spacing = image.grid.spacing if image.calibrated else (1.0, 1.0, 1.0)
@@ -227,6 +248,8 @@ def _unguarded(
                 return values((slice(k, k + 1), *box))[:, 0]
 
             decided[k] = crf.refine_unguarded(probability[k], plane, spec.threshold, (1.0, 1.0))
+    if forbidden is not None:
+        decided &= ~forbidden
     labels = label_components(decided, spec.smallest, probability, spec.needed)
     return labels, frozenset(range(1, int(labels.max()) + 1))
 

@@ -12,6 +12,7 @@ from monai.inferers.inferer import SlidingWindowInferer
 from numpy.typing import NDArray
 
 from medpipe.bundle import Bundle
+from medpipe.errors import BundleError
 from medpipe.inference.backends import Backend
 from medpipe.inference.passes import AS_IT_IS, View, mean_and_spread, members_of, mirrored_views
 from medpipe.inference.preprocess import Prepared
@@ -144,6 +145,12 @@ class _Predictor:
                 out[wanted] = np.concatenate(mean_and_spread(self._backend, chosen, self._views), axis=1)
             else:
                 out[wanted] = self._backend(chosen)
+            if np.isnan(out).any():
+                backend = self._backend
+                raise BundleError(
+                    f"the network gives values that are no numbers (NaN) in {backend.precision} on {backend.device}: "
+                    'nothing is marked by such a result; try precision = "f32"'
+                )
         self._done += len(patches)
         if self._progress is not None:
             self._progress(min(1.0, self._done / self._windows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -82,14 +83,25 @@ def check_classes(classes: Sequence[str], cases: Sequence[TrainingCase]) -> None
         )
 
 
-def check_fits(network: nn.Module, shapes: Sequence[tuple[int, ...]], channels: int) -> None:
-    """Raises ConfigError for a patch (its sizes) that the network cannot take, or answers at another size."""
+def check_fits(
+    network: nn.Module, shapes: Sequence[tuple[int, ...]], channels: int, *, batch: int = 2
+) -> None:
+    """Raises ConfigError for a patch (its sizes) that the network cannot take, or answers at another size.
+
+    `batch` is the smallest one: a single patch that is one pixel large where the network normalises has no variance.
+    """
     for shape in shapes:
         given = _answer(network, shape, channels)
         if given != shape:
             said = f"answers {' x '.join(map(str, given))}" if given else "cannot take it"
             sizes = " x ".join(map(str, shape))
             raise ConfigError(f"patches.size: {sizes}: the network {said}; use multiples of its strides")
+        learning = copy.deepcopy(network).train() if batch == 1 else network
+        if batch == 1 and _answer(learning, shape, channels) is None:
+            sizes = " x ".join(map(str, shape))
+            raise ConfigError(
+                f"patches: one patch of {sizes} is too little for the network to learn from; use a larger size or batch"
+            )
 
 
 def multiple_of(network: nn.Module, axes: int, channels: int) -> int:
@@ -106,6 +118,7 @@ def _answer(network: nn.Module, shape: tuple[int, ...], channels: int) -> tuple[
     try:
         with torch.inference_mode():
             logits = network(torch.zeros(1, channels, *shape, device=device))
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, ArithmeticError, IndexError):
         return None
-    return tuple(logits.shape[2:])
+    finest = logits[0] if isinstance(logits, list) else logits
+    return tuple(finest.shape[2:])

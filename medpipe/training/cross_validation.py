@@ -100,7 +100,10 @@ def _heading(reports: Sequence[dict[str, Any]]) -> str:
         told.append(f"{_counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))})")
     told.append(_counted(len(pictures), "picture"))
     text = f"{', '.join(told)}; {reports[0]['grid']}."
-    if len(folds) < FOLDS_NEEDED and len(seeds) < SEEDS_NEEDED:
+    of_one_split = max(
+        len({r["seed"] for r in reports if r["fold"] == fold}) for fold in {r["fold"] for r in reports}
+    )
+    if len(folds) < FOLDS_NEEDED and of_one_split < SEEDS_NEEDED:
         text += f" Fewer than {FOLDS_NEEDED} folds or {SEEDS_NEEDED} seeds: too few to tell the network's quality."
     return text
 

@@ -38,6 +38,8 @@ from nets.losses import WeightedLoss, deep_supervision
 
 CACHE = "cache"
 _LOG_STEPS = 50
+_LEAST_SCALE = 2.0**-10
+"""Of the loss in half precision: it begins with 2^16, and is halved at each step whose gradient is not finite."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,10 @@ class Trainer:
             else None
         )
         self.state: TrainingState = new_state(spec, device)
-        sizes = (
-            spec.patches,
-            *(spec.patches.model_copy(update={"size": s.size}) for s in spec.patches.stages),
-        )
-        shapes = [patches.shape(flat=self._flat)[-spec.input.spatial_dims :] for patches in sizes]
-        check_fits(self.state.average, shapes, spec.input.channels)
+        stages = [spec.patches.at(done) for done in (*(s.until - 1e-9 for s in spec.patches.stages), 1.0)]
+        shapes = [patches.shape(flat=self._flat)[-spec.input.spatial_dims :] for patches in stages]
+        least = min(patches.batch for patches in stages)
+        check_fits(self.state.average, shapes, spec.input.channels, batch=least)
         self._multiple = multiple_of(self.state.average, spec.input.spatial_dims, spec.input.channels)
         self.state.load(run)
         self.network = self.ranks.spread(self.state.network, device)
@@ -242,6 +242,8 @@ class Trainer:
             _check_finite(float(norm), "gradient", state.steps)
         state.scaler.step(state.optimiser)
         state.scaler.update()
+        if state.scaler.is_enabled() and state.scaler.get_scale() < _LEAST_SCALE:
+            _check_finite(math.nan, "gradient, however small the loss is scaled,", state.steps)
         state.steps += 1
         state.follow(spec.ema)
         self._midway = False

@@ -60,6 +60,26 @@ def test_golden_means_that_moved_are_noticed(phantom: Path) -> None:
     assert [check.passed for check in report.checks if "golden" in check.name] == [False, False]
 
 
+def test_a_network_that_finds_nothing_fails_where_one_lesion_is_expected(phantom: Path) -> None:
+    """One more or less is allowed, but none at all is no answer."""
+    weights = load_file(phantom / "model.safetensors")
+    weights["compare.bias"] -= 1000
+    save_file(weights, phantom / "model.safetensors")
+    golden = json.loads((phantom / "golden.json").read_text())
+    golden["lesions"]["LESION"] = 1
+    (phantom / "golden.json").write_text(json.dumps(golden))
+    lesions = [check for check in check_bundle(phantom).checks if check.name.endswith("lesions")]
+    assert lesions and not any(check.passed for check in lesions)
+
+
+def test_a_network_that_gives_no_numbers_fails(phantom: Path) -> None:
+    weights = load_file(phantom / "model.safetensors")
+    weights["compare.bias"] *= float("nan")
+    save_file(weights, phantom / "model.safetensors")
+    report = check_bundle(phantom)
+    assert not report.passed and any("no numbers" in line for line in report.lines)
+
+
 def test_any_member_that_changed_is_noticed(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(SHIPPED / "phantom-2d", tmp_path / "phantom-2d"))
     text = (folder / "bundle.toml").read_text().replace("[network]", "[network]\nmembers = 2")

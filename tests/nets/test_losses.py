@@ -275,3 +275,22 @@ def test_pixels_that_do_not_count_change_nothing(loss: Callable[..., Tensor]) ->
     other_logits[..., 5:] += 3
     other_target[..., 5:] = 1 - other_target[..., 5:]
     assert torch.allclose(loss(logits, target, valid), loss(other_logits, other_target, valid), atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_a_pixel_that_is_perfectly_sure_has_a_finite_slope(gamma: float) -> None:
+    """A power below 1 has none at 0, where 1 - p_t is from logits of 17 on."""
+    logits = torch.tensor([[[-20.0, 20.0, -40.0]]], requires_grad=True)
+    target = torch.tensor([[[0.0, 1.0, 1.0]]])
+    WeightedLoss(gamma=gamma)(logits, target, torch.ones(1, 1, 3)).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [dice_loss, tversky_loss, blob_loss])
+def test_a_perfect_answer_where_pixels_count_by_half_costs_nothing(loss: Callable[..., Tensor]) -> None:
+    """As at the border of the field in the coarser outputs of deep supervision."""
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., 2:5, 2:5] = 1
+    valid = torch.full((1, 1, 8, 8), 0.5)
+    perfect = torch.where(target > 0, 40.0, -40.0)
+    assert loss(perfect, target, valid, smooth=0.0).item() == pytest.approx(0, abs=1e-6)

@@ -56,7 +56,7 @@ def test_it_costs_less_and_is_built_again_from_its_rows(name: str) -> None:
 def test_channels_of_the_smallest_norm_go() -> None:
     """Of a layer whose first half is nearly zero, the second half stays."""
     network = build("plain-conv-unet")
-    before = network.state_dict()["head.weight"].shape if "head.weight" in network.state_dict() else None
+    before = network.state_dict()["decoder.head.weight"].shape
     first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
     with torch.no_grad():
         first.weight[:4] *= 1e-3
@@ -64,14 +64,18 @@ def test_channels_of_the_smallest_norm_go() -> None:
     prune(network, torch.randn(1, 3, 16, 16), ratio=0.5)
     assert first.weight.shape[0] == 4
     assert torch.equal(first.weight, kept)
-    assert before is None or network.state_dict()["head.weight"].shape[0] == before[0]
+    assert network.state_dict()["decoder.head.weight"].shape[0] == before[0], "classes stay"
 
 
 def test_ranked_everywhere_layers_lose_different_shares() -> None:
     image = torch.randn(1, 3, 64, 64)
     even, uneven = build("attention-unet"), build("attention-unet")
     prune(even, image, ratio=0.4)
-    prune(uneven, image, ratio=0.4, everywhere=True)
+    rows = prune(uneven, image, ratio=0.4, everywhere=True)
+    again = build("attention-unet", pruned=rows)
+    again.load_state_dict(uneven.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again.eval()(image), uneven.eval()(image)), "ASPP's pooled branch as well"
 
     def kept(network: torch.nn.Module) -> set[float]:
         whole = dict(build("attention-unet").named_modules())

@@ -75,6 +75,22 @@ def test_the_pictures_of_a_batch_do_not_see_each_other() -> None:
         assert torch.allclose(block(x), alone, atol=1e-5)
 
 
+def test_attention_laid_out_as_on_a_gpu_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's kernel gives (windows, cells, heads) in memory, of which a batch of two cannot be viewed as one row."""
+    torch.manual_seed(0)
+    block = SwinBlock(64, 4, 0.0, shift=True).eval()
+    x = torch.randn(2, 6, 9, 64)
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def as_there(*given: Tensor) -> Tensor:
+        return attend(*given).transpose(1, 2).contiguous().transpose(1, 2)
+
+    with torch.inference_mode():
+        expected = block(x)
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", as_there)
+        assert torch.equal(block(x), expected)
+
+
 def test_merging_and_expanding_keep_cells_in_their_place() -> None:
     x = torch.zeros(1, 8, 8, 32)
     x[0, 2:4, 4:6] = torch.randn(2, 2, 32)

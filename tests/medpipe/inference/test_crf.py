@@ -158,13 +158,15 @@ def test_a_confident_component_keeps_most_of_itself_and_an_unsure_one_may_go() -
     assert len(np.unique(unsure)) < 5
 
 
-def test_neighbours_are_never_joined() -> None:
+@pytest.mark.parametrize("band", [2, 3, 4])
+@pytest.mark.parametrize("gap", [2, 3, 4, 5, 6, 8, 9])
+def test_neighbours_are_never_joined(gap: int, band: int) -> None:
     truth = np.zeros((60, 80), bool)
-    truth[15:45, 10:38], truth[15:45, 40:70] = True, True
+    truth[15:45, 10:38], truth[15:45, 38 + gap : 70] = True, True
     probability = np.where(truth, 0.9, 0.45).astype(np.float32)
     picture = np.full((1, 60, 80), 128, np.float32)
     picture[0, 15:45, 10:70] = 60  # the picture shows one dark block
-    labels, _ = refine((truth, probability, picture), CrfSpec(smallest=1, bilateral_compat=20))
+    labels, _ = refine((truth, probability, picture), CrfSpec(smallest=1, bilateral_compat=20, band=band))
     assert (labels > 0).sum() > truth.sum()
     assert ndimage.label(labels > 0, FULL)[1] == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from medpipe.training import train
 from medpipe.training.beforehand import check_fits, multiple_of
 from medpipe.training.experiment import load_experiment
 from medpipe.training.pruning import PRUNED, prune_experiment
-from medpipe.training.state import BEST, CHECKPOINT
+from medpipe.training.state import BEST, CHECKPOINT, build_network
 from medpipe.training.trainer import Trainer
 from nets import registry
 
@@ -129,6 +130,25 @@ def test_a_deep_network_gets_pictures_of_sides_that_it_can_halve() -> None:
     check_fits(network, [(128, 256)], 1)
     with pytest.raises(ConfigError, match="64 x 96"):
         check_fits(network, [(64, 96)], 1)
+
+
+def test_one_patch_that_leaves_one_pixel_is_refused_before_training(drawn_data: Path, tmp_path: Path) -> None:
+    path = write_experiment(
+        tmp_path, network={"name": "attention-unet", "hyper": {}}, patches={"size": 32, "batch": 1}
+    )
+    with pytest.raises(ConfigError, match="one patch of 32 x 32 is too little"):
+        Trainer(load_experiment(path), drawn_data, tmp_path, CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper"), [("attention-unet", {"prior": 0}), ("vnet", {"widths": []}), ("unet", {"prior": 1.5})]
+)
+def test_impossible_settings_of_a_network_are_one_line(
+    name: str, hyper: dict[str, Any], tmp_path: Path
+) -> None:
+    path = write_experiment(tmp_path, network={"name": name, "hyper": hyper})
+    with pytest.raises(ConfigError, match=name):
+        build_network(load_experiment(path))
 
 
 def test_what_a_network_leaves_to_chance_hangs_on_the_seed_and_the_step(

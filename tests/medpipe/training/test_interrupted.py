@@ -107,6 +107,24 @@ def test_a_step_without_a_finite_loss_leaves_the_last_sound_weights(
     assert all(value.isfinite().all() for value in trainer.state.network.parameters())
 
 
+def test_half_precision_that_never_gives_a_finite_gradient_ends_the_run(
+    experiment: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    """The loss scaler passes over each such step: the run would go to its end, and its weights nowhere."""
+
+    class Breaking(Trainer):
+        def _loss(self, batch: Any, done: float) -> Tensor:
+            loss = super()._loss(batch, done)
+            return loss + (loss - loss.detach()).sqrt()
+
+    run = tmp_path / "runs" / "tiny"
+    run.mkdir(parents=True)
+    trainer = Breaking(load_experiment(experiment), drawn_data, run, CPU)
+    trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-8, enabled=True)
+    with pytest.raises(ConfigError, match=r"step 3: the gradient, however small the loss is scaled, is nan"):
+        trainer.run()
+
+
 def test_a_run_goes_on_with_the_scaler_and_the_weight_decay_of_now(run: Path, tmp_path: Path) -> None:
     """A run of a CPU has no loss scaler to hand over: on a GPU it begins with a new one."""
     path = write_experiment(tmp_path, optimiser={"warm_up_steps": 4, "weight_decay": 0.5})

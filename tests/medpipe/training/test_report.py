@@ -36,10 +36,10 @@ def picture(name: str, right: int, *, true: bool = True) -> Judged:
     return Judged(name, probability >= 0.5, truth, probability, lambda k: grey, (1, 1))
 
 
-def told(folder: Path, report: EvaluationReport) -> Path:
+def told(folder: Path, report: EvaluationReport, seed: int | None = None) -> Path:
     """A report's numbers alone: drawing takes seconds."""
     folder.mkdir()
-    (folder / "report.json").write_text(json.dumps(as_json(report, Origin())))
+    (folder / "report.json").write_text(json.dumps(as_json(report, Origin("thing", seed=seed))))
     return folder
 
 
@@ -137,6 +137,16 @@ def test_over_folds_is_mean_and_spread(tmp_path: Path) -> None:
         "| A | - | 2 of 2 (1.00) | - | - | - | 2 of 2 (1.00) |",
         "| B | - | - | - | - | - | - |",
     ], "lesions of both folds, by size"
+
+
+def test_other_seeds_on_other_folds_are_not_three_seeds(tmp_path: Path) -> None:
+    runs = [told(tmp_path / str(n), measured([picture(str(n), 8)], fold=n), seed=n) for n in range(3)]
+    assert "3 folds (0, 1, 2), 3 seeds (0, 1, 2)" in over_folds(runs) and "too few" in over_folds(runs)
+    runs = [
+        told(tmp_path / f"s{n}", measured([picture(str(n), 8)], fold=0), Origin("t", seed=n))
+        for n in range(3)
+    ]
+    assert "too few" not in over_folds(runs)
 
 
 def test_lesions_are_counted_by_size_over_the_runs(tmp_path: Path) -> None:
