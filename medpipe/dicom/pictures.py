@@ -86,7 +86,7 @@ def read_picture(path: Path, scratch: Path, limits: Plain) -> Plain:
                 raise Refused(ReasonCode.MULTIFRAME, "the file holds several pictures")
             grey = picture.mode in ("1", "L", "I", "I;16", "F")
             upright = ImageOps.exif_transpose(picture)
-            array = np.asarray(upright) if grey else np.asarray(upright.convert("RGB"))
+            array = np.asarray(upright) if grey else np.asarray(_on_black(upright).convert("RGB"))
     except (Refused, MemoryError):
         raise
     except Exception as error:
@@ -98,6 +98,14 @@ def read_picture(path: Path, scratch: Path, limits: Plain) -> Plain:
     planes = array[None, None] if grey else np.ascontiguousarray(array.transpose(2, 0, 1))[:, None]
     save(planes, scratch / "image-0.npy")
     return plain_of(np.eye(4), False, "MONOCHROME2" if grey else "RGB", "", (0.0, _white(planes)), False)
+
+
+def _on_black(picture: PillowImage.Image) -> PillowImage.Image:
+    """What lies beneath transparent pixels is not shown by any viewer, and often white."""
+    if not picture.has_transparency_data:
+        return picture
+    seen = picture.convert("RGBA")
+    return PillowImage.alpha_composite(PillowImage.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
 
 
 def _white(planes: np.ndarray[Any, Any]) -> float:

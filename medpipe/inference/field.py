@@ -25,20 +25,29 @@ RIM = 3
 FALL = 0.4
 """Light left beyond the rim of an aperture, as a part of that within; where it fades slowly it is nearly all."""
 SMALLEST_PART = 0.15
+SMALLEST_CIRCLE = 0.1
+"""The same of a whole circle, as cameras leave in the middle of a wide frame."""
+WHOLE = (0.95, 1.05)
 ROUNDNESS = (0.8, 1.3)
 """Allowed ratio of the region's area to a circle's of its longer side, cut off like the region (a full frame: 1.27)."""
 REDNESS = 1.05
 """Ratio of red to blue within the field that is to be exceeded: what lies behind a pupil is red."""
+GREENLESS = 0.8
+"""Least ratio of red to green: less is a picture without red, through a green filter."""
 GREENNESS = 0.05
 """Least ratio of green to red: less is a single channel."""
 
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """`box` (j0, i0, j1, i1) half-open in source pixels; `mask` is the region within the box on the reduced picture."""
+    """`box` (j0, i0, j1, i1) half-open in source pixels; `mask` is the region within the box on the reduced picture.
+
+    `light` is the bright level (90th percentile of the brightest channel) within the region, of 0..255.
+    """
 
     box: tuple[int, int, int, int]
     mask: NDArray[np.bool_]
+    light: float = 255.0
 
 
 def find_field(rgb: NDArray[np.uint8]) -> Field:
@@ -59,7 +68,7 @@ def find_field(rgb: NDArray[np.uint8]) -> Field:
         min(rgb.shape[1], math.ceil(j1 * step_j)),
         min(rgb.shape[2], math.ceil(i1 * step_i)),
     )
-    return Field(box, lit[j0:j1, i0:i1])
+    return Field(box, lit[j0:j1, i0:i1], float(np.percentile(reduced.max(axis=0)[lit], 90)))
 
 
 def _reduced(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -90,14 +99,14 @@ def _lit_region(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _ground(grey: NDArray[np.float32]) -> float:
-    """The middle grey value of the picture's corners (of the fundus, where that fills the picture)."""
+    """Grey value of the second darkest corner: labels may lie in two (of the fundus, where that fills the picture)."""
     height, width = (max(3, round(n * CORNER)) for n in grey.shape)
     corners = [
         grey[rows, columns]
         for rows in (slice(height), slice(-height, None))
         for columns in (slice(width), slice(-width, None))
     ]
-    return float(np.median([np.median(corner) for corner in corners]))
+    return float(np.sort([np.median(corner) for corner in corners])[1])
 
 
 def _beside_the_rim(region: NDArray[np.bool_], grey: NDArray[np.float32]) -> tuple[float, float]:
@@ -137,8 +146,9 @@ def _check_round(region: NDArray[np.bool_], picture: int) -> None:
     radius, half = max(region.shape) / 2, min(region.shape) / 2
     cut = 2 * (half * math.sqrt(radius**2 - half**2) + radius**2 * math.asin(half / radius))
     ratio = float(region.sum()) / cut
+    whole = min(height, width) > 0.95 * max(height, width) and WHOLE[0] <= ratio <= WHOLE[1]
     if (
-        region.sum() < SMALLEST_PART * picture
+        region.sum() < (SMALLEST_CIRCLE if whole else SMALLEST_PART) * picture
         or not ROUNDNESS[0] <= ratio <= ROUNDNESS[1]
         or half < radius / 2
     ):
@@ -151,10 +161,10 @@ def _check_round(region: NDArray[np.bool_], picture: int) -> None:
 
 def _check_red(reduced: NDArray[np.float32], lit: NDArray[np.bool_]) -> None:
     red, green, blue = (float(channel[lit].mean()) for channel in reduced)
-    if red <= REDNESS * blue or green < GREENNESS * red:
+    if red <= REDNESS * blue or red < GREENLESS * green or green < GREENNESS * red:
         raise Refused(
             ReasonCode.FOV_NOT_FOR_BUNDLE,
-            "the picture has not the colours of a fundus photograph (red does not outweigh blue, or there is no green)",
+            "the picture has not the colours of a fundus photograph (red does not outweigh the rest, or is alone)",
         )
 
 

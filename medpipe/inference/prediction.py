@@ -103,16 +103,20 @@ def predict(
             lesions += measure(labels, whole, image, identity, refined, None if said is None else spread)
         tell(_NETWORK_PART + (1 - _NETWORK_PART) * (number + 1) / len(bundle.classes))
     tell(1.0)
-    provenance = _provenance(image, bundle, backend, tta, [*_field_note(image, bundle), *budget.notes])
+    provenance = _provenance(
+        image, bundle, backend, tta, [*_field_notes(image, bundle, prepared), *budget.notes]
+    )
     return Prediction(
         image, bundle.class_ids, mask, probability, tuple(lesions), provenance, clock.seconds, seen_as_one
     )
 
 
-def _field_note(image: Image, bundle: Bundle) -> Iterator[str]:
+def _field_notes(image: Image, bundle: Bundle, prepared: Prepared) -> Iterator[str]:
     part = part_of_field(image, bundle.input)
     if part != 1:
         yield f"field of view of {image.field_degrees:g} degrees: seen at {part:.3g} of the working size"
+    if prepared.lightened > 1:
+        yield f"dark photograph: seen {prepared.lightened:.2g} times as bright"
 
 
 def _for_source(bundle: Bundle, seen_as_one: float) -> Bundle:
@@ -160,7 +164,7 @@ def _forbidden(
     """Where the CRF may not mark the class: padding, and classes that exclude it and had their turn."""
     parts = [] if image.padding is None else [image.padding]
     if bundle.exclusive and number:
-        parts.append(mask[:number].any(axis=0))
+        parts.append(np.asarray(mask[:number].any(axis=0)))
     return np.logical_or.reduce(parts) if parts else None
 
 

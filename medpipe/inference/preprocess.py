@@ -6,6 +6,7 @@ slice), so what is written through the view lands where the pixels came from; on
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ Shape = tuple[int, int, int]
 _PERCENTILE_SAMPLES = 4_000_000
 _PARTS_OF_FIELD = (0.5, 1.25)
 """Below, little of the picture would be left; above, it would be dear."""
+_DIMMEST, _MOST_LIGHT = 140.0, 4.0
+"""Light (of 255) that dark fundus photographs are raised to, that of the darkest learned from; and how far at most."""
 _LARGEST_WORKING_GRID = 2**31
 """Voxels: 8 GB of float32. More comes of a spacing that is not the image's own, not of a patient."""
 
@@ -76,11 +79,15 @@ class WayBack:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """`array` float32 (channels, k, j, i), normalised, on the working grid; `inside` bool (k, j, i), the field."""
+    """`array` float32 (channels, k, j, i), normalised, on the working grid; `inside` bool (k, j, i), the field.
+
+    `lightened` says how many times as bright as it is a dark photograph is seen.
+    """
 
     array: NDArray[np.float32]
     inside: NDArray[np.bool_] | None
     way_back: WayBack
+    lightened: float = 1.0
 
 
 def prepare(image: Image, bundle: Bundle, scale: float = 1.0) -> Prepared:
@@ -118,13 +125,14 @@ def to_working_grid(image: Image, spec: InputSpec) -> Prepared:
         shown = " x ".join(str(n) for n in working)
         raise Refused(ReasonCode.TOO_LARGE, f"{image.name}: {shown} voxels at the bundle's spacing")
     way = WayBack(way.source, way.axes, way.flipped, way.box, working)
-    values = to_unit_scale(image, spec)
+    lightened = 1.0 if field is None else min(_MOST_LIGHT, max(1.0, _DIMMEST / field.light))
+    values = to_unit_scale(image, spec).brighter(lightened)
     array = np.empty((spec.channels, *working), np.float32)
     for channel in range(spec.channels):
         array[channel] = resample(way.view(image.array[channel]), working)
         values.apply(array[channel], channel)
     inside = None if field is None else is_inside(field, working[1:])[None]
-    return Prepared(array, inside, way)
+    return Prepared(array, inside, way, lightened)
 
 
 def check_meant_for(image: Image, spec: InputSpec, bundle_id: str) -> None:
@@ -247,6 +255,12 @@ class UnitScale:
     clip: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def brighter(self, times: float) -> UnitScale:
+        """The same of a picture that is so many times as bright, where the scale begins with black."""
+        return dataclasses.replace(
+            self, gain=tuple(g * times for g in self.gain), offset=tuple(o * times for o in self.offset)
+        )
 
     def apply(self, values: NDArray[np.float32], channel: int) -> None:
         """Normalises float32 values of one channel in place."""

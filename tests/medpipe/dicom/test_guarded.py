@@ -197,6 +197,23 @@ def test_a_camera_picture_is_turned_as_its_exif_says(reader: GuardedReader, tmp_
     assert image.array[0, 0, 35, 10] > 200 > image.array[0, 0, 5, 10]  # red at the bottom
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_what_is_transparent_is_black(reader: GuardedReader, tmp_path: Path, mode: str) -> None:
+    """Beneath it files hold white, or anything: the ground of a photograph that somebody cut out."""
+    picture = np.full((20, 40, 4), 255, np.uint8)
+    picture[:, 20:] = (200, 90, 30, 255)
+    picture[:, :20, 3] = 0
+    PillowImage.fromarray(picture).convert(mode).save(tmp_path / "cut.png")
+    if mode == "P":
+        PillowImage.fromarray(picture[..., :3]).quantize(2).save(tmp_path / "cut.png", transparency=0)
+        with PillowImage.open(tmp_path / "cut.png") as saved:
+            white = int(np.asarray(saved)[0, 0])
+            saved.save(tmp_path / "cut.png", transparency=white)
+    array = reader.picture(tmp_path / "cut.png", tmp_path / "scratch").array[:, 0]
+    assert (array[:, :, :20] == 0).all()
+    assert np.abs(array[:, 10, 30].astype(int) - (200, 90, 30)).max() <= 2
+
+
 def test_what_is_no_picture_is_refused(reader: GuardedReader, tmp_path: Path) -> None:
     (tmp_path / "not.png").write_bytes(b"not a picture")
     with pytest.raises(Refused, match="does not decode"):

@@ -44,6 +44,27 @@ def test_a_ground_that_is_not_black_is_no_part_of_it(
     assert np.abs(np.array(find_field(picture.astype(np.uint8)).box) - (0, 20, 240, 320)).max() <= 2
 
 
+def test_labels_in_two_corners_do_not_hide_the_ground(fundus: NDArray[np.uint8]) -> None:
+    picture = np.where(fundus.max(axis=0) > 0, 0.4 * fundus, 20).astype(np.uint8)
+    picture[:, :10, :14] = picture[:, -10:, -14:] = 255
+    assert np.abs(np.array(find_field(picture).box) - (0, 20, 240, 320)).max() <= 2
+
+
+def test_a_whole_circle_may_be_small_in_its_frame() -> None:
+    j, i = np.mgrid[:480, :720]
+    disc = np.hypot(j - 240, i - 360) < 122
+    picture = (np.array([160, 70, 30])[:, None, None] * disc).astype(np.uint8)
+    assert np.abs(np.array(find_field(picture).box) - (118, 238, 362, 482)).max() <= 3
+    picture[:, :, 430:] = 0  # a part of one, as small, is refused
+    with pytest.raises(Refused, match="no round field"):
+        find_field(picture)
+
+
+def test_light_is_that_of_the_bright_parts(fundus: NDArray[np.uint8]) -> None:
+    assert find_field(fundus).light == pytest.approx(160)
+    assert find_field(fundus // 2).light == pytest.approx(80)
+
+
 def test_a_field_without_a_rim_that_fades_towards_the_corners_is_all_field() -> None:
     rng = np.random.default_rng(5)
     j, i = np.mgrid[:480, :512]
@@ -71,7 +92,8 @@ def test_a_full_frame_in_fundus_colours_is_all_field() -> None:
         (np.zeros((3, 100, 100), np.uint8), "almost black"),
         (np.full((3, 100, 100), 128, np.uint8), "colours"),
         (np.array([0, 128, 0], np.uint8)[:, None, None] * np.ones((100, 100), np.uint8), "colours"),
-        (np.array([128, 0, 0], np.uint8)[:, None, None] * np.ones((100, 100), np.uint8), "no green"),
+        (np.array([60, 128, 40], np.uint8)[:, None, None] * np.ones((100, 100), np.uint8), "colours"),
+        (np.array([128, 0, 0], np.uint8)[:, None, None] * np.ones((100, 100), np.uint8), "is alone"),
         (np.pad(np.full((3, 20, 90), 200, np.uint8), ((0, 0), (40, 40), (5, 5))), "no round field"),
     ],
 )

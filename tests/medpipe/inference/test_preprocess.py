@@ -134,6 +134,19 @@ def test_a_photograph_of_another_field_of_view_shows_lesions_at_the_same_size(
     )
 
 
+@pytest.mark.parametrize(("times", "seen"), [(1.0, 1.0), (0.5, 140 / 80), (0.125, 4.0)])
+def test_a_dark_photograph_is_seen_in_the_light_that_the_networks_know(
+    make_image: MakeImage, make_bundle: MakeBundle, fundus: NDArray[np.uint8], times: float, seen: float
+) -> None:
+    """Up to the light of the darkest picture learned from, four times at most; brighter ones stay as they are."""
+    bundle = make_bundle(channels=3, scale="fit", working_size=(240, 240), field="fundus")
+    prepared = prepare(make_image((times * fundus).astype(np.uint8)[:, None]), bundle)
+    assert prepared.lightened == pytest.approx(seen, rel=1e-3)
+    assert np.percentile(prepared.array[0], 90) == pytest.approx(160 * times * seen / 255, rel=0.01)
+    square = make_bundle(channels=3)
+    assert prepare(make_image((times * fundus).astype(np.uint8)[:, None]), square).lightened == 1
+
+
 @pytest.mark.parametrize(("n", "m"), [(10, 10), (10, 23), (23, 10), (7, 3), (100, 33), (5, 1)])
 def test_axis_weights_are_those_of_torch(n: int, m: int) -> None:
     signal = np.random.default_rng(n).random((1, 1, n)).astype(np.float32)
