@@ -115,6 +115,7 @@ CAMERAS = {
     "third": Camera((coarser(1 / 3),)),
     "half-jpeg": Camera((coarser(1 / 2), jpeg(60))),
     "darker": Camera((with_gamma(1.5),)),
+    "dim": Camera((with_gains(0.35, 0.35, 0.35),)),
     "brighter": Camera((with_gamma(0.67),)),
     "bluer": Camera((with_gains(0.85, 1.0, 1.6),)),
     "redder": Camera((with_gains(1.15, 0.85, 0.5),)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -84,13 +85,14 @@ def check_classes(classes: Sequence[str], cases: Sequence[TrainingCase]) -> None
 
 
 def check_fits(
-    network: nn.Module, shapes: Sequence[tuple[int, ...]], channels: int, *, batch: int = 2
+    network: nn.Module, shapes: Sequence[tuple[int, ...]], channels: int, *, batches: Sequence[int] = ()
 ) -> None:
     """Raises ConfigError for a patch (its sizes) that the network cannot take, or answers at another size.
 
-    `batch` is the smallest one: a single patch that is one pixel large where the network normalises has no variance.
+    `batches` are how many of each are shown at once: a single one that is one pixel large where the network normalises
+    has no variance.
     """
-    for shape in shapes:
+    for shape, batch in itertools.zip_longest(shapes, batches):
         given = _answer(network, shape, channels)
         if given != shape:
             said = f"answers {' x '.join(map(str, given))}" if given else "cannot take it"

@@ -140,8 +140,8 @@ class Trainer:
         self.state: TrainingState = new_state(spec, device)
         stages = [spec.patches.at(done) for done in (*(s.until - 1e-9 for s in spec.patches.stages), 1.0)]
         shapes = [patches.shape(flat=self._flat)[-spec.input.spatial_dims :] for patches in stages]
-        least = min(patches.batch for patches in stages)
-        check_fits(self.state.average, shapes, spec.input.channels, batch=least)
+        batches = [patches.batch for patches in stages]
+        check_fits(self.state.average, shapes, spec.input.channels, batches=batches)
         self._multiple = multiple_of(self.state.average, spec.input.spatial_dims, spec.input.channels)
         self.state.load(run)
         self.network = self.ranks.spread(self.state.network, device)

@@ -142,10 +142,7 @@ def test_over_folds_is_mean_and_spread(tmp_path: Path) -> None:
 def test_other_seeds_on_other_folds_are_not_three_seeds(tmp_path: Path) -> None:
     runs = [told(tmp_path / str(n), measured([picture(str(n), 8)], fold=n), seed=n) for n in range(3)]
     assert "3 folds (0, 1, 2), 3 seeds (0, 1, 2)" in over_folds(runs) and "too few" in over_folds(runs)
-    runs = [
-        told(tmp_path / f"s{n}", measured([picture(str(n), 8)], fold=0), Origin("t", seed=n))
-        for n in range(3)
-    ]
+    runs = [told(tmp_path / f"s{n}", measured([picture(str(n), 8)], fold=0), seed=n) for n in range(3)]
     assert "too few" not in over_folds(runs)
 
 
