@@ -68,6 +68,7 @@ def prune_experiment(
         raise ConfigError(f"--ratio: {error}") from error
     except TypeError as error:
         raise ConfigError(f"{experiment}: {spec.network.name}: {error}") from error
+    after = cost(network, patch)
     out.mkdir(parents=True, exist_ok=True)
     known = json.dumps(sorted(learned_from(whole)))
     left = {name: value.contiguous() for name, value in network.state_dict().items()}
@@ -76,7 +77,7 @@ def prune_experiment(
     content = _continued(tomllib.loads(experiment.read_text(encoding="utf-8")), experiment.parent, out)
     content["network"]["hyper"]["pruned"] = rows
     (out / EXPERIMENT).write_text(tomli_w.dumps(content), encoding="utf-8")
-    return PruningReport(out / EXPERIMENT, before, cost(network, patch))
+    return PruningReport(out / EXPERIMENT, before, after)
 
 
 def _weights_of(place: Path) -> Path:
