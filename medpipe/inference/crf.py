@@ -134,9 +134,8 @@ def refine(
     spent = 0.0
     for octave in sorted(groups, reverse=True):
         kernels = _kernels(2.0 ** (octave + 0.5), spec)
-        margin = max(
-            spec.band + kernels[0].sxy, _seen(spec, spacing)
-        )  # beyond it little is said about the band
+        # beyond it little is said about the band
+        margin = max(spec.band + kernels[0].sxy, _seen(spec, spacing))
         crops = [_grown(boxes[n - 1], margin, spacing, labels.shape) for n in groups[octave]]
         for crop, members in _merged(crops, groups[octave]):
             pixels = math.prod(s.stop - s.start for s in crop)

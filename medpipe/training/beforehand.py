@@ -93,14 +93,11 @@ def check_fits(
     has no variance.
     """
     for shape, batch in itertools.zip_longest(shapes, batches):
-        given = _answer(network, shape, channels)
+        given, sizes = _answer(network, shape, channels), " x ".join(map(str, shape))
         if given != shape:
             said = f"answers {' x '.join(map(str, given))}" if given else "cannot take it"
-            sizes = " x ".join(map(str, shape))
             raise ConfigError(f"patches.size: {sizes}: the network {said}; use multiples of its strides")
-        learning = copy.deepcopy(network).train() if batch == 1 else network
-        if batch == 1 and _answer(learning, shape, channels) is None:
-            sizes = " x ".join(map(str, shape))
+        if batch == 1 and _answer(copy.deepcopy(network).train(), shape, channels) is None:
             raise ConfigError(
                 f"patches: one patch of {sizes} is too little for the network to learn from; use a larger size or batch"
             )

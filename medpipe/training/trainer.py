@@ -243,7 +243,10 @@ class Trainer:
         state.scaler.step(state.optimiser)
         state.scaler.update()
         if state.scaler.is_enabled() and state.scaler.get_scale() < _LEAST_SCALE:
-            _check_finite(math.nan, "gradient, however small the loss is scaled,", state.steps)
+            raise ConfigError(
+                f"step {state.steps + 1}: the gradient is not finite, however small the loss is scaled; "
+                "go on with a lower optimiser.rate"
+            )
         state.steps += 1
         state.follow(spec.ema)
         self._midway = False

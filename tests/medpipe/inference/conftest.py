@@ -26,6 +26,19 @@ OP = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
+A = (slice(0, 1), slice(30, 50), slice(40, 70))
+B = (slice(0, 1), slice(100, 110), slice(150, 155))
+"""A larger and a smaller lesion of a picture of 151 x 203."""
+
+
+def spots(shape: tuple[int, int, int], *boxes: tuple[slice, ...], ground: int = 20) -> NDArray[np.uint8]:
+    """Bright boxes on a dark ground: (1, K, J, I)."""
+    array = np.full((1, *shape), ground, np.uint8)
+    for box in boxes:
+        array[0][box] = 220
+    return array
+
+
 def build_image(array: NDArray[Any], affine: NDArray[np.float64] | None = None, **other: Any) -> Image:
     """An image around (channels, K, J, I): a CT volume where K > 1 or an affine is given, else a photograph."""
     spatial = affine is not None or array.shape[1] > 1
