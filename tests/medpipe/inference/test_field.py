@@ -58,6 +58,10 @@ def test_a_whole_circle_may_be_small_in_its_frame() -> None:
     picture[:, :, 430:] = 0  # a part of one, as small, is refused
     with pytest.raises(Refused, match="no round field"):
         find_field(picture)
+    picture[:] = 0
+    picture[0, 140:340, 260:460], picture[1, 140:340, 260:460] = 160, 70  # nor is a square one
+    with pytest.raises(Refused, match="no round field"):
+        find_field(picture)
 
 
 def test_light_is_that_of_the_bright_parts(fundus: NDArray[np.uint8]) -> None:
@@ -70,7 +74,8 @@ def test_a_field_without_a_rim_that_fades_towards_the_corners_is_all_field() -> 
     j, i = np.mgrid[:480, :512]
     fading = np.exp(-((np.hypot(j - 240, i - 256) / 300) ** 2)) * (1 + 0.1 * rng.standard_normal((480, 512)))
     picture = np.array([180, 90, 40])[:, None, None] * fading
-    assert find_field(picture.clip(0, 255).astype(np.uint8)).box == (0, 0, 480, 512)
+    field = find_field(picture.clip(0, 255).astype(np.uint8))
+    assert field.box == (0, 0, 480, 512) and field.mask.all()
 
 
 def test_size_of_the_reduced_picture_does_not_matter() -> None:

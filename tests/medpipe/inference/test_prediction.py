@@ -91,6 +91,16 @@ def test_another_field_of_view_is_told_and_counts_in_the_smallest_size(
     assert notes == ["field of view of 30 degrees: seen at 0.6 of the working size"]
 
 
+@pytest.mark.parametrize(("times", "notes"), [(1, []), (0.5, ["dark photograph: seen 1.8 times as bright"])])
+def test_a_dark_photograph_is_told(
+    make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path,
+    fundus: NDArray[np.uint8], times: float, notes: list[str],
+) -> None:  # fmt: skip
+    bundle = make_bundle(channels=3, scale="fit", working_size=(240, 240), field="fundus")
+    image = make_image((times * fundus).astype(np.uint8)[:, None])
+    assert list(predict(image, bundle, brightness(), tmp_path).provenance.notes) == notes
+
+
 @pytest.mark.parametrize("crf", [False, True])
 def test_a_lesion_that_is_nowhere_sure_is_dropped_and_the_others_stay_as_they_are(
     make_image: MakeImage, make_bundle: MakeBundle, brightness: Callable[..., Any], tmp_path: Path, crf: bool
