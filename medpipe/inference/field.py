@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medpipe.errors import ReasonCode, Refused
+from medpipe.inference.rim import circle_at_the_rim
 
 REDUCED_SIDE = 512
 """Longer side, in pixels, of the picture on which the field is looked for."""
@@ -30,6 +32,15 @@ SMALLEST_CIRCLE = 0.1
 WHOLE = (0.95, 1.05)
 ROUNDNESS = (0.8, 1.3)
 """Allowed ratio of the region's area to a circle's of its longer side, cut off like the region (a full frame: 1.27)."""
+HIGHER = (0.25, 0.4, 0.55)
+"""Parts of the bright level at which the rim is looked for as well."""
+LIT_DISC = 0.97
+"""Part of the disc within the rim that is lit, at least."""
+SAME = 0.98
+"""Overlap and ratio of sides from which on the disc and the lit region are the same field."""
+OTHER_SIZE = 0.4
+OTHER_LIGHT = 0.4
+"""Part of the field's size and of its bright level from which on a red region beside it is another field."""
 REDNESS = 1.05
 """Ratio of red to blue within the field that is to be exceeded: what lies behind a pupil is red."""
 GREENLESS = 0.8
@@ -56,7 +67,9 @@ def find_field(rgb: NDArray[np.uint8]) -> Field:
     Raises Refused(FOV_NOT_FOR_BUNDLE) where there is none: too dark, without colour, no round region.
     """
     reduced = _reduced(rgb)
-    lit = _lit_region(reduced.max(axis=0))
+    grey = reduced.max(axis=0)
+    lit = _disc_of(_lit_region(grey), grey)
+    _check_alone(lit, reduced)
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
     j0, j1, i0, i1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     _check_round(lit[j0:j1, i0:i1], lit.size)
@@ -68,7 +81,7 @@ def find_field(rgb: NDArray[np.uint8]) -> Field:
         min(rgb.shape[1], math.ceil(j1 * step_j)),
         min(rgb.shape[2], math.ceil(i1 * step_i)),
     )
-    return Field(box, lit[j0:j1, i0:i1], float(np.percentile(reduced.max(axis=0)[lit], 90)))
+    return Field(box, lit[j0:j1, i0:i1], float(np.percentile(grey[lit], 90)))
 
 
 def _reduced(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -98,6 +111,35 @@ def _lit_region(grey: NDArray[np.float32]) -> NDArray[np.bool_]:
     return _region(grey > level)
 
 
+def _disc_of(lit: NDArray[np.bool_], grey: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The disc within the sharp rim that is lit throughout, where the lit region is clearly another; else the region.
+
+    A label's box that touches the field, or light scattered around it, is lit as well.
+    """
+    for region in (lit, *_brighter(grey)):
+        circle = circle_at_the_rim(region, grey)
+        if circle is None:
+            continue
+        disc = circle.disc(lit.shape)
+        both = (disc & lit).sum()
+        if both < LIT_DISC * disc.sum():  # it has a part in the dark, or is no circle
+            continue
+        same = both > SAME * (disc | lit).sum() and SAME < _longer_side(lit) / _longer_side(disc) < 1 / SAME
+        return lit if same else disc
+    return lit
+
+
+def _brighter(grey: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
+    """Regions above higher levels, which lie within the lit one."""
+    bright = float(np.percentile(grey, 90))
+    for part in HIGHER:
+        yield _opened(_largest(grey > part * bright))
+
+
+def _longer_side(region: NDArray[np.bool_]) -> int:
+    return max(int(np.ptp(np.flatnonzero(region.any(axis=other)))) + 1 for other in (0, 1))
+
+
 def _ground(grey: NDArray[np.float32]) -> float:
     """Grey value of the second darkest corner: labels may lie in two (of the fundus, where that fills the picture)."""
     height, width = (max(3, round(n * CORNER)) for n in grey.shape)
@@ -121,11 +163,14 @@ def _beside_the_rim(region: NDArray[np.bool_], grey: NDArray[np.float32]) -> tup
 
 def _region(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest component, filled; nothing where nothing is lit."""
-    region = _largest(lit)
-    # an opening cuts the thin bridge to a patient label or a light spot beside the field
-    opened = ndimage.binary_opening(np.pad(region, 3, mode="edge"), iterations=3)[3:-3, 3:-3]
-    region = _largest(opened) if opened.any() else region
+    region = _opened(_largest(lit))
     return _spans(region, 0) | _spans(region, 1)
+
+
+def _opened(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without the thin bridge to a patient label or a light spot beside the field."""
+    opened = ndimage.binary_opening(np.pad(region, 3, mode="edge"), iterations=3)[3:-3, 3:-3]
+    return _largest(opened) if opened.any() else region
 
 
 def _largest(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -156,6 +201,22 @@ def _check_round(region: NDArray[np.bool_], picture: int) -> None:
             ReasonCode.FOV_NOT_FOR_BUNDLE,
             f"no round field of view: the lit region has {100 * region.sum() / picture:.0f} % of the picture, "
             f"sides {width}:{height} and {100 * ratio:.0f} % of a circle's area",
+        )
+
+
+def _check_alone(lit: NDArray[np.bool_], reduced: NDArray[np.float32]) -> None:
+    """Refuses a stereo pair: of two fields on one picture one would be passed over."""
+    grey = reduced.max(axis=0)
+    bright = float(np.percentile(grey[lit], 90))
+    beside = (grey > OTHER_LIGHT * bright) & ~ndimage.binary_dilation(lit, iterations=RIM)
+    if not beside.any():
+        return
+    other = _largest(beside)
+    red, _, blue = (float(channel[other].mean()) for channel in reduced)
+    if other.sum() > OTHER_SIZE * lit.sum() and red > REDNESS * blue:
+        raise Refused(
+            ReasonCode.FOV_NOT_FOR_BUNDLE,
+            "two fields of view on one picture (a stereo pair?): send each as a picture of its own",
         )
 
 

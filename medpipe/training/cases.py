@@ -23,7 +23,7 @@ from medpipe.types import Image
 
 PRESENT = 128
 """A working voxel belongs to a class from this share (of 255) of its area on."""
-_FORMAT = 4
+_FORMAT = 5
 """Part of every cache key: raised when what is cached is made in another way."""
 
 Reduced = tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.bool_]]

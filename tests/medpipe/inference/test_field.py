@@ -32,6 +32,34 @@ def test_a_label_beside_the_field_does_not_widen_it(fundus: NDArray[np.uint8]) -
     assert find_field(fundus).box[3] <= 322
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        (slice(180, 240), slice(270, 361)),
+        (slice(215, 240), slice(0, 361)),
+        (slice(105, 135), slice(310, 335)),
+        (slice(0, 50), slice(0, 85)),
+    ],
+    ids=["a box over the rim", "a strip below", "a tab at the side", "a box in the corner"],
+)
+@pytest.mark.parametrize("shade", [70, 255])
+def test_a_label_that_touches_the_field_does_not_widen_it(
+    label: tuple[slice, slice], shade: int, fundus: NDArray[np.uint8]
+) -> None:
+    """Else all would be seen at the wrong size: the circle within the sharp rim is the field."""
+    fundus[:, *label] = shade
+    assert np.abs(np.array(find_field(fundus).box) - (0, 20, 240, 320)).max() <= 2
+
+
+@pytest.mark.parametrize("between", [0, 40])
+def test_a_stereo_pair_is_refused(between: int, fundus: NDArray[np.uint8]) -> None:
+    """One of the two fields would be passed over."""
+    gap = np.zeros((3, 240, between), np.uint8)
+    pair = np.concatenate([fundus[..., 20:320], gap, fundus[..., 20:320]], axis=-1)
+    with pytest.raises(Refused, match="two fields of view on one picture"):
+        find_field(pair)
+
+
 @pytest.mark.parametrize("light", [1.0, 0.4])
 @pytest.mark.parametrize("ground", [(5, 20, 8), (15, 15, 15), (12, 35, 15), (40, 40, 40)])
 def test_a_ground_that_is_not_black_is_no_part_of_it(
