@@ -20,6 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // processes)))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(report: pytest.TestReport) -> None:
+    """How a process that runs tests ended, which xdist does not say: by -9 it was the system, for want of memory."""
+    status = report.node.gateway._io.popen.wait(10)
+    report.longrepr = f"{report.longrepr}; its process ended with {status}"
+
+
 # of the profile that is loaded already (another one in CI) all but its 200 ms an example: a busy machine takes longer
 settings.register_profile("untimed", parent=settings(), deadline=None)
 settings.load_profile("untimed")
