@@ -29,7 +29,7 @@ from medpipe.dicom.headers import (
 )
 from medpipe.dicom.image_type import image_type_of
 from medpipe.dicom.mapped import mapped_zeros, save
-from medpipe.dicom.pictures import calibration_of, field_degrees_of, laterality_of
+from medpipe.dicom.pictures import calibration_of, field_degrees_of, laterality_of, pixel_shape_of
 from medpipe.dicom.together import check_together
 from medpipe.errors import ReasonCode, Refused
 
@@ -222,8 +222,7 @@ def _picture(instance: Instance, task: Task) -> None:
         padding = None if mask is None else mask[None]
     spacing = calibration_of(instance.header)
     affine = np.eye(4)
-    if spacing is not None:
-        affine[0, 0], affine[1, 1] = spacing[1], spacing[0]
+    affine[1, 1], affine[0, 0] = spacing or pixel_shape_of(instance.header)
     number = len(found.images)
     source = _source(instance, scratch / f"header-{number}-0.dcm")
     save(array, scratch / f"image-{number}.npy")

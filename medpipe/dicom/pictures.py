@@ -18,6 +18,7 @@ Plain = dict[str, Any]
 _CENTIMETRES = 3
 _TISSUE = 1
 _POSSIBLE_SPACING_MM = (1e-4, 1e3)
+_POSSIBLE_RATIO = (0.1, 10.0)
 _DEPTHS = (8, 10, 12, 14, 16)
 _POSSIBLE_FIELD_DEGREES = (10.0, 200.0)
 
@@ -42,6 +43,14 @@ def calibration_of(header: Dataset) -> tuple[float, float] | None:
         return _possible([abs(10 * float(region.get(f"PhysicalDelta{axis}"))) for axis in "YX"])
     except (TypeError, ValueError):
         return None
+
+
+def pixel_shape_of(header: Dataset) -> tuple[float, float]:
+    """Height and width of a picture's pixels, in units of the width, by PixelAspectRatio (PS3.3 C.7.6.3.1.7)."""
+    known = _possible(header.get("PixelAspectRatio"))
+    ratio = 1.0 if known is None else known[0] / known[1]
+    low, high = _POSSIBLE_RATIO
+    return (ratio, 1.0) if low <= ratio <= high else (1.0, 1.0)
 
 
 def laterality_of(header: Dataset) -> str | None:

@@ -27,6 +27,7 @@ Shape = tuple[int, int, int]
 _PERCENTILE_SAMPLES = 4_000_000
 _PARTS_OF_FIELD = (0.5, 1.25)
 """Below, little of the picture would be left; above, it would be dear."""
+_SQUARE = 0.01
 _DIMMEST, _MOST_LIGHT = 140.0, 4.0
 """Light (of 255) that dark fundus photographs are raised to, that of the darkest learned from; and how far at most."""
 _LARGEST_WORKING_GRID = 2**31
@@ -154,6 +155,12 @@ def check_meant_for(image: Image, spec: InputSpec, bundle_id: str) -> None:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, "is for volumes, not a single slice")
     if spec.field != "none" and image.is_volume:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, "is for single pictures, not volumes")
+    if spec.field != "none" and not is_square(image.grid.spacing):
+        height = image.grid.spacing[1] / image.grid.spacing[2]
+        raise refuse(
+            ReasonCode.FOV_NOT_FOR_BUNDLE,
+            f"needs square pixels, to find a round field of view; these are {height:.3g} times as high as wide",
+        )
     if spec.scale == "spacing" and not image.calibrated:
         raise refuse(ReasonCode.NOT_FOR_BUNDLE, "needs a calibrated image (sizes in mm), and this one is not")
     rows, columns = image.grid.shape[1:]
@@ -229,14 +236,23 @@ def part_of_field(image: Image, spec: InputSpec) -> float:
     return min(high, max(low, image.field_degrees / spec.field_degrees))
 
 
+def is_square(spacing: tuple[float, ...]) -> bool:
+    """Whether rows and columns are as far apart as each other, but for what rounding makes of it."""
+    return abs(spacing[1] / spacing[2] - 1) <= _SQUARE
+
+
 def working_shape(
     cropped: Shape, spacing: tuple[float, float, float], spec: InputSpec, part: float = 1.0
 ) -> Shape:
-    """Size of the working grid over a crop of `cropped` source voxels, `spacing` mm apart; "fit": `part` of it."""
-    k, j, i = cropped
+    """Size of the working grid over a crop of `cropped` source voxels, `spacing` mm apart; "fit": `part` of it.
+
+    Its pixels are square with "fit", whatever the source's are: networks learn true shapes.
+    """
     if spec.scale == "fit":
-        factor = part * max(spec.working_size) / max(j, i)
-        return k, max(1, round(j * factor)), max(1, round(i * factor))
+        k, j, i = cropped
+        high, wide = (j, i) if is_square(spacing) else (j * spacing[1], i * spacing[2])
+        factor = part * max(spec.working_size) / max(high, wide)
+        return k, max(1, round(high * factor)), max(1, round(wide * factor))
     if spec.scale == "spacing":
         target = (spacing[0], *spec.spacing) if len(spec.spacing) == 2 else spec.spacing
         sizes = [

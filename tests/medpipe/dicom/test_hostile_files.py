@@ -61,6 +61,21 @@ def test_a_picture_with_an_impossible_spacing_is_measured_in_pixels(
     assert sorted(image.calibrated for image in assembly.images) == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("ratio", "height"),
+    [(["4", "3"], 4 / 3), (["1", "1"], 1), (["0", "3"], 1), (["900", "1"], 1), (["4"], 1), (None, 1)],
+)
+def test_an_aspect_ratio_says_how_high_the_pixels_of_a_picture_are(
+    ratio: list[str] | None, height: float, reader: GuardedReader, sound: Path, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(sound)
+    del dataset.SequenceOfUltrasoundRegions
+    dataset.PixelAspectRatio = ratio
+    _, assembly = assembled(file_of(dataset), sound, reader, tmp_path)
+    (image,) = (image for image in assembly.images if not image.calibrated)
+    assert image.grid.spacing == pytest.approx((1, height, 1))
+
+
 def large_in_little(dataset: Dataset) -> bytes:
     """16,000 x 16,000 grey values in four megabytes: sound, and too much for a reader of little memory."""
     side = 16_000

@@ -111,8 +111,31 @@ def test_working_size_keeps_the_aspect_and_follows_the_longer_side(make_bundle: 
     spec = make_bundle(scale="fit", working_size=(960, 1440)).input
     assert working_shape((1, 2848, 3426), (1, 1, 1), spec) == (1, 1197, 1440)
     assert working_shape((1, 3426, 2848), (1, 1, 1), spec) == (1, 1440, 1197)
+    assert working_shape((1, 2848, 3426), (1, 1, 1.005), spec) == (1, 1197, 1440), "square, but for rounding"
     spacing = make_bundle(dims=3, scale="spacing", spacing=(2, 1, 1)).input
     assert working_shape((30, 64, 65), (1.0, 0.5, 0.5), spacing) == (15, 32, 32)
+
+
+def test_pixels_that_are_not_square_are_seen_square(make_image: MakeImage, make_bundle: MakeBundle) -> None:
+    array = np.zeros((1, 1, 60, 120), np.uint8)
+    array[0, 0, 20:30, 40:60] = 255  # a square of 20 x 20 mm
+    affine = np.diag([1.0, 2.0, 1.0, 1.0])
+    image = make_image(array, affine)
+    prepared = prepare(image, make_bundle(scale="fit", working_size=(120, 120)))
+    assert prepared.array.shape == (1, 1, 120, 120)
+    rows, columns = (np.flatnonzero(prepared.array[0, 0].max(axis=axis) > 0.5) for axis in (1, 0))
+    assert len(rows) == len(columns) == 20
+    back = np.empty(image.grid.shape, np.float32)
+    prepared.way_back.to_source(prepared.array[0], back)
+    assert np.abs(centre(back[0]) - (24.5, 49.5)).max() < 0.3
+
+
+def test_no_round_field_is_looked_for_where_pixels_are_not_square(
+    make_image: MakeImage, make_bundle: MakeBundle, fundus: NDArray[np.uint8]
+) -> None:
+    image = make_image(fundus[:, None], np.diag([1.0, 1.2, 1.0, 1.0]))
+    with pytest.raises(Refused, match=r"needs square pixels.* 1\.2 times as high as wide"):
+        prepare(image, make_bundle(channels=3, scale="fit", working_size=(64, 96), field="fundus"))
 
 
 @pytest.mark.parametrize(
