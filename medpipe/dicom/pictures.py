@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
-from PIL import ImageOps
+from PIL import ImageOps, MpoImagePlugin, TiffImagePlugin
 from pydicom import Dataset
 
 from medpipe.dicom.mapped import save
@@ -18,6 +18,8 @@ Plain = dict[str, Any]
 _CENTIMETRES = 3
 _TISSUE = 1
 _POSSIBLE_SPACING_MM = (1e-4, 1e3)
+_MP_ENTRY = 0xB002
+_NEW_SUBFILE_TYPE, _REDUCED = 254, 1
 _POSSIBLE_RATIO = (0.1, 10.0)
 _DEPTHS = (8, 10, 12, 14, 16)
 _POSSIBLE_FIELD_DEGREES = (10.0, 200.0)
@@ -91,11 +93,11 @@ def read_picture(path: Path, scratch: Path, limits: Plain) -> Plain:
                 raise Refused(
                     ReasonCode.TOO_LARGE, f"{picture.width} x {picture.height} pixels are more than the limit"
                 )
-            if getattr(picture, "n_frames", 1) > 1:
+            if holds_others(picture):
                 raise Refused(ReasonCode.MULTIFRAME, "the file holds several pictures")
             grey = picture.mode in ("1", "L", "I", "I;16", "F")
             upright = ImageOps.exif_transpose(picture)
-            array = np.asarray(upright) if grey else np.asarray(_on_black(upright).convert("RGB"))
+            array = np.asarray(upright) if grey else np.asarray(on_black(upright).convert("RGB"))
     except (Refused, MemoryError):
         raise
     except Exception as error:
@@ -109,7 +111,28 @@ def read_picture(path: Path, scratch: Path, limits: Plain) -> Plain:
     return plain_of(np.eye(4), False, "MONOCHROME2" if grey else "RGB", "", (0.0, _white(planes)), False)
 
 
-def _on_black(picture: PillowImage.Image) -> PillowImage.Image:
+def holds_others(picture: PillowImage.Image) -> bool:
+    """Whether the opened file holds further pictures, and not just smaller copies of its first one.
+
+    Cameras add those for their displays: in JPEG by the Multi-Picture Format (CIPA DC-007, large thumbnails), in TIFF
+    as pages of reduced resolution (TIFF 6.0, NewSubfileType).
+    """
+    count = getattr(picture, "n_frames", 1)
+    if isinstance(picture, MpoImagePlugin.MpoImageFile):
+        entries = (picture.mpinfo or {}).get(_MP_ENTRY, [])[1:]
+        copies = [str(entry["Attribute"]["MPType"]).startswith("Large Thumbnail") for entry in entries]
+        return not all(copies)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        for page in range(1, count):
+            picture.seek(page)
+            if not int(picture.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & _REDUCED:
+                return True
+        picture.seek(0)
+        return False
+    return bool(count > 1)
+
+
+def on_black(picture: PillowImage.Image) -> PillowImage.Image:
     """What lies beneath transparent pixels is not shown by any viewer, and often white."""
     if not picture.has_transparency_data:
         return picture

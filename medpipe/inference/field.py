@@ -22,6 +22,8 @@ RELATIVE = 0.15
 """Part of the bright level (90th percentile), counted from a ground that is not black, from which on a pixel is lit."""
 CORNER = 1 / 32
 """Side of the squares in the corners by which the ground is judged, as a part of the picture's."""
+WHITE = 200.0
+"""Least value of every channel of a white ground (paper, a report's page): no fundus is as bright in its corners."""
 RIM = 3
 """Pixels of the reduced picture on either side of the field's rim between which light falls to the ground."""
 FALL = 0.4
@@ -68,6 +70,11 @@ def find_field(rgb: NDArray[np.uint8]) -> Field:
     """
     reduced = _reduced(rgb)
     grey = reduced.max(axis=0)
+    if _ground(reduced.min(axis=0)) > WHITE:
+        raise Refused(
+            ReasonCode.FOV_NOT_FOR_BUNDLE,
+            "the picture's ground is white: its field is looked for on a dark one",
+        )
     lit = _disc_of(_lit_region(grey), grey)
     _check_alone(lit, reduced)
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from medpipe.config import Reading
+from medpipe.dicom.pictures import holds_others, on_black
 from medpipe.errors import ReasonCode, Refused, UsageError
 from medpipe.identity import digest, is_uid, uid_from
 from medpipe.samples import objects
@@ -143,14 +144,14 @@ def _decoded(raw: bytes) -> tuple[JpegStream | None, bool, str, Pixels]:
                 if opened.width * opened.height > limit or max(opened.size) > _LONGEST:
                     size = f"{opened.width} x {opened.height}"
                     raise Refused(ReasonCode.TOO_LARGE, f"{size} pixels are more than the limit")
-                if opened.format == "TIFF" and getattr(opened, "n_frames", 1) > 1:
+                if holds_others(opened):
                     raise Refused(ReasonCode.MULTIFRAME, "the file holds several pictures")
                 if opened.mode in ("I", "F") or ";16" in opened.mode or ";16" in str(opened.tile):
                     raise Refused(ReasonCode.BAD_PIXELS, "the picture has more than 8 bits per sample")
                 tags = opened.getexif()
                 upright = tags.get(_ORIENTATION, 1) in (0, 1)
                 taken = _taken(str(tags.get_ifd(_EXIF).get(_TAKEN, "")))
-                turned = ImageOps.exif_transpose(opened)
+                turned = on_black(ImageOps.exif_transpose(opened))
                 return (
                     stream,
                     upright,

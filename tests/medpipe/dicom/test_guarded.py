@@ -21,7 +21,7 @@ from PIL import Image as PillowImage
 from medpipe.config import Reading
 from medpipe.dicom import GuardedReader
 from medpipe.errors import DiskFull, Refused
-from medpipe.samples import write_study
+from medpipe.samples import wrap_photo, write_study
 
 EXPLICIT, DEFLATED = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"
 
@@ -212,6 +212,52 @@ def test_what_is_transparent_is_black(reader: GuardedReader, tmp_path: Path, mod
     array = reader.picture(tmp_path / "cut.png", tmp_path / "scratch").array[:, 0]
     assert (array[:, :, :20] == 0).all()
     assert np.abs(array[:, 10, 30].astype(int) - (200, 90, 30)).max() <= 2
+
+
+def jpeg_of_two(path: Path, kind: int) -> Path:
+    """A JPEG with a smaller second picture of a type of the Multi-Picture Format (CIPA DC-007)."""
+    first = PillowImage.new("RGB", (96, 64), (200, 90, 30))
+    first.save(path, "MPO", save_all=True, append_images=[first.resize((48, 32))])
+    raw = path.read_bytes()
+    segment = raw.index(b"MPF\0") - 2
+    length = int.from_bytes(raw[segment : segment + 2], "big")
+    second = len(raw[: segment + length].rstrip(b" ")) - 16  # its last entry, before spaces that fill it up
+    path.write_bytes(raw[:second] + struct.pack("<L", kind) + raw[second + 4 :])
+    return path
+
+
+def tiff_of_two(path: Path, subfile_type: int) -> Path:
+    first = PillowImage.new("RGB", (96, 64), (200, 90, 30))
+    second = first.resize((48, 32))
+    second.encoderinfo = {"tiffinfo": {254: subfile_type}}
+    first.save(path, save_all=True, append_images=[second])
+    return path
+
+
+def test_smaller_copies_for_a_cameras_display_are_passed_over(reader: GuardedReader, tmp_path: Path) -> None:
+    for file in (
+        jpeg_of_two(tmp_path / "vga.jpg", 0x010001),
+        jpeg_of_two(tmp_path / "hd.jpg", 0x010002),
+        tiff_of_two(tmp_path / "copy.tif", 1),
+    ):
+        array = reader.picture(file, tmp_path / "scratch").array
+        assert array.shape == (3, 1, 64, 96) and abs(int(array[0].mean()) - 200) <= 3
+        assert wrap_photo(file, tmp_path / "photo.dcm").is_file()
+
+
+def test_several_pictures_in_one_file_are_refused(reader: GuardedReader, tmp_path: Path) -> None:
+    for file in (
+        jpeg_of_two(tmp_path / "stereo.jpg", 0x020002),
+        jpeg_of_two(tmp_path / "undefined.jpg", 0),
+        tiff_of_two(tmp_path / "pages.tif", 0),
+    ):
+        for read in (
+            lambda file=file: reader.picture(file, tmp_path / "scratch"),
+            lambda file=file: wrap_photo(file, tmp_path / "photo.dcm"),
+        ):
+            with pytest.raises(Refused, match="several pictures") as refusal:
+                read()
+            assert refusal.value.code == "MULTIFRAME"
 
 
 def test_what_is_no_picture_is_refused(reader: GuardedReader, tmp_path: Path) -> None:

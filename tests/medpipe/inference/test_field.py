@@ -72,6 +72,16 @@ def test_a_ground_that_is_not_black_is_no_part_of_it(
     assert np.abs(np.array(find_field(picture.astype(np.uint8)).box) - (0, 20, 240, 320)).max() <= 2
 
 
+def test_a_white_ground_is_refused(fundus: NDArray[np.uint8]) -> None:
+    """With the whole page for its field, lesions would be seen too small."""
+    picture = np.where(fundus.max(axis=0) > 0, fundus, 250).astype(np.uint8)
+    with pytest.raises(Refused, match="ground is white"):
+        find_field(picture)
+    picture = fundus.copy()
+    picture[:, :40, :60] = 255  # a label is no ground
+    assert find_field(picture).box[3] <= 322
+
+
 def test_labels_in_two_corners_do_not_hide_the_ground(fundus: NDArray[np.uint8]) -> None:
     picture = np.where(fundus.max(axis=0) > 0, 0.4 * fundus, 20).astype(np.uint8)
     picture[:, :10, :14] = picture[:, -10:, -14:] = 255

@@ -232,6 +232,13 @@ def test_what_is_no_picture_is_refused_with_its_reason(eye: PillowImage.Image, t
         wrap_photo(tmp_path / "nowhere.jpg", tmp_path / "eye.dcm")
 
 
+def test_what_is_transparent_is_black(eye: PillowImage.Image, tmp_path: Path) -> None:
+    cut = eye.convert("RGBA")
+    cut.putalpha(PillowImage.new("L", eye.size, 0))
+    dataset = dcmread(wrap_photo(saved(cut, tmp_path / "eye.png"), tmp_path / "eye.dcm"))
+    assert not dataset.pixel_array.any()
+
+
 def test_any_cut_of_a_jpeg_is_noticed(eye: PillowImage.Image) -> None:
     stream = io.BytesIO()
     eye.resize((64, 48)).save(stream, "JPEG", subsampling="4:2:0")
