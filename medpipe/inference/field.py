@@ -66,7 +66,7 @@ class Field:
 def find_field(rgb: NDArray[np.uint8]) -> Field:
     """Finds the field of view of an RGB picture (3, J, I).
 
-    Raises Refused(FOV_NOT_FOR_BUNDLE) where there is none: too dark, without colour, no round region.
+    Raises Refused(FOV_NOT_FOR_BUNDLE) where there is none (too dark, without colour, no round region, on white) or two.
     """
     reduced = _reduced(rgb)
     grey = reduced.max(axis=0)
