@@ -136,7 +136,7 @@ REFUSALS: Mapping[ReasonCode, Refusal] = {
         "export as single slices or enhanced multi-frame",
     ),
     ReasonCode.MULTIFRAME: Refusal(
-        "a multi-frame object; not yet read as volumes",
+        "a multi-frame object (not yet read as volumes), or a file of several pictures",
         "export as single frames",
     ),
     ReasonCode.COLOUR: Refusal(
@@ -148,8 +148,10 @@ REFUSALS: Mapping[ReasonCode, Refusal] = {
         "correct the rule",
     ),
     ReasonCode.FOV_NOT_FOR_BUNDLE: Refusal(
-        "the field of view is not the one that the bundle was trained for",
-        "correct the rule",
+        "the field of view is not the one that the bundle was trained for; of fundus photographs also no round field "
+        "on a dark ground, two fields (a stereo pair), a white page, pixels that are not square; the sentence says "
+        "which",
+        "correct the rule; send one field a picture, as the camera stored it",
     ),
     ReasonCode.NO_RULE: Refusal(
         "no rule wants this series",
