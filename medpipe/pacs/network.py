@@ -28,6 +28,7 @@ from medpipe.errors import (
     PeerRefused,
     PeerUnreachable,
 )
+from medpipe.pacs.gate import hold_back
 from medpipe.tls import distrusts_us, trouble
 
 # Instances go from and to disk in chunks: memory does not follow an instance's size.
@@ -93,6 +94,7 @@ def association(
     try:
         if not assoc.is_established:
             raise _why_not(peer, ae, assoc)
+        hold_back(assoc)
         yield assoc
         if assoc.is_established:
             assoc.release()
