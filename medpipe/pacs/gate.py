@@ -2,8 +2,8 @@
 
 That thread takes whatever arrives, and answers that it takes are lost: a C-FIND then tells of a smaller study. It has
 to wait for an event first; but pynetdicom asks whether it stands there by a flag that the thread lowers only after it
-went on, so that now and then it takes one message more (pynetdicom issue 875, "Received unexpected C-FIND service
-message"; on a busy machine once in some thousand questions).
+went on, so that on a busy machine it now and then takes one message more (pynetdicom issue 875, "Received unexpected
+C-FIND service message").
 """
 
 from __future__ import annotations
