@@ -129,9 +129,8 @@ def _disc_of(lit: NDArray[np.bool_], grey: NDArray[np.float32]) -> NDArray[np.bo
             continue
         disc = circle.disc(lit.shape)
         both = (disc & lit).sum()
-        if (
-            both <= LIT_DISC * disc.sum()
-        ):  # it has a part in the dark, is no circle, or lies beside the picture
+        # a part of it is dark, the region is no circle, or it lies beside the picture
+        if both <= LIT_DISC * disc.sum():
             continue
         same = both > SAME * (disc | lit).sum() and SAME < _longer_side(lit) / _longer_side(disc) < 1 / SAME
         return lit if same else disc
